@@ -1,0 +1,188 @@
+"""TunnelConfig: everything a tunnel needs to know, however it was written down.
+
+A profile (``config/ovpn.py``) becomes one of these; code can build one
+directly. All key material is held as PEM or raw bytes, so nothing is read
+from disk after the configuration exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ..errors import ConfigError
+
+__all__ = [
+    "AEAD_CIPHERS",
+    "CBC_CIPHERS",
+    "DEFAULT_DATA_CIPHERS",
+    "DIGESTS",
+    "PROTOS",
+    "ControlWrapKind",
+    "Credentials",
+    "Proto",
+    "Remote",
+    "TunnelConfig",
+    "X509NameType",
+]
+
+Proto = Literal["udp", "udp4", "udp6", "tcp", "tcp4", "tcp6"]
+ControlWrapKind = Literal["none", "tls-auth", "tls-crypt", "tls-crypt-v2"]
+X509NameType = Literal["subject", "name", "name-prefix"]
+
+PROTOS: tuple[Proto, ...] = ("udp", "udp4", "udp6", "tcp", "tcp4", "tcp6")
+AEAD_CIPHERS = ("AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305")
+CBC_CIPHERS = ("AES-128-CBC", "AES-192-CBC", "AES-256-CBC")
+#: What openvpn 2.6 offers when a profile says nothing (reference: options.c).
+DEFAULT_DATA_CIPHERS = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")
+DIGESTS = ("SHA1", "SHA224", "SHA256", "SHA384", "SHA512")
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """One server to try."""
+
+    host: str
+    port: int = 1194
+    proto: Proto = "udp"
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether packets travel in a TCP stream with length prefixes."""
+        return self.proto.startswith("tcp")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """User name and password for auth-user-pass. Never shown by ``repr``."""
+
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelConfig:
+    """A complete client configuration. Times are seconds, sizes are bytes.
+
+    Raises ConfigError from ``validate`` (called by ``open_client``), not from
+    the constructor, so a profile reader can build it piece by piece.
+    """
+
+    remotes: tuple[Remote, ...]
+
+    # who we are, whom we trust
+    ca: bytes | None = field(default=None, repr=False)
+    cert: bytes | None = field(default=None, repr=False)
+    key: bytes | None = field(default=None, repr=False)
+    key_password: bytes | None = field(default=None, repr=False)
+    #: Additional certificates sent with ours (``extra-certs`` and what followed in ``cert``).
+    extra_certs: bytes | None = field(default=None, repr=False)
+    pkcs12: bytes | None = field(default=None, repr=False)
+    credentials: Credentials | None = None
+    #: The profile says auth-user-pass: without ``credentials`` there is no point in dialling.
+    needs_credentials: bool = False
+
+    # control channel
+    control_wrap: ControlWrapKind = "none"
+    #: tls-auth / tls-crypt: the PEM-like static key file; tls-crypt-v2: the client key file.
+    control_wrap_key: bytes | None = field(default=None, repr=False)
+    key_direction: Literal[0, 1] | None = None
+    tls_version_min: Literal["1.0", "1.1", "1.2", "1.3"] = "1.2"
+    tls_version_max: Literal["1.0", "1.1", "1.2", "1.3"] | None = None
+    #: OpenSSL names, TLS 1.2 and older; None: the library's defaults.
+    tls_cipher: str | None = None
+    tls_ciphersuites: str | None = None
+    tls_groups: str | None = None
+    tls_cert_profile: Literal["insecure", "legacy", "preferred", "suiteb"] = "legacy"
+    remote_cert_tls: bool = False
+    remote_cert_ku: tuple[int, ...] | None = None
+    remote_cert_eku: str | None = None
+    verify_x509_name: tuple[str, X509NameType] | None = None
+    peer_fingerprints: tuple[bytes, ...] = ()
+    verify_hash: bytes | None = None
+    crl: bytes | None = field(default=None, repr=False)
+
+    # data channel
+    data_ciphers: tuple[str, ...] = DEFAULT_DATA_CIPHERS
+    data_ciphers_fallback: str | None = None
+    #: ``cipher`` of the profile; goes into the options string (None: not set).
+    cipher: str | None = None
+    auth: str = "SHA1"
+    #: ``none``, ``comp-lzo-no``, ``stub``, ``stub-v2``: framing only, nothing is ever compressed.
+    compression: str = "none"
+    fragment: int | None = None
+    tun_mtu: int = 1500
+    #: Largest outer datagram to aim at; ``mssfix_mtu`` says that it counts IP and UDP headers
+    #: too. None: the default (1492 mtu); 0: off.
+    mssfix: int | None = None
+    mssfix_mtu: bool = False
+    replay_window: int = 64
+    replay_time: float = 15.0
+
+    # timers
+    tls_timeout: float = 2.0
+    hand_window: float = 60.0
+    tran_window: float = 3600.0
+    #: 0: never by time.
+    reneg_sec: float = 3600.0
+    reneg_bytes: int = 0
+    reneg_packets: int = 0
+    ping: float = 0.0
+    ping_restart: float = 120.0
+    ping_exit: float = 0.0
+    explicit_exit_notify: int = 0
+    inactive: float = 0.0
+
+    # connecting
+    remote_random: bool = False
+    connect_retry: float = 1.0
+    connect_retry_max_delay: float = 300.0
+    #: Rounds over all remotes; None: for ever once the tunnel was up, one round before.
+    connect_retry_max: int | None = None
+    connect_timeout: float = 120.0
+    #: Kernel socket buffers of the outer socket; 0: the system's defaults.
+    sndbuf: int = 0
+    rcvbuf: int = 0
+    local_host: str | None = None
+    local_port: int = 0
+
+    # pull
+    pull: bool = True
+    route_nopull: bool = False
+    #: (action, text) of ``pull-filter``: action is accept, ignore or reject.
+    pull_filters: tuple[tuple[str, str], ...] = ()
+    #: Options given locally in the push grammar, such as ``("dhcp-option", "DNS", "10.0.0.1")``.
+    local_options: tuple[tuple[str, ...], ...] = ()
+    #: Additional peer-info lines (UV_*, IV_GUI_VER), sent as they are.
+    peer_info: tuple[tuple[str, str], ...] = ()
+    push_peer_info: bool = False
+
+    def with_credentials(self, username: str, password: str) -> TunnelConfig:
+        """A copy that holds these credentials."""
+        return replace(self, credentials=Credentials(username, password))
+
+    def validate(self) -> None:
+        """Raise ConfigError if no tunnel can come of this."""
+        if not self.remotes:
+            raise ConfigError("no server to connect to", directive="remote")
+        if self.ca is None and not self.peer_fingerprints:
+            raise ConfigError(
+                "neither a CA nor a peer fingerprint: the server could not be verified",
+                directive="ca",
+            )
+        if (self.cert is None) != (self.key is None):
+            raise ConfigError("a certificate needs its key, and a key its certificate", directive="cert")
+        if self.cert is None and self.pkcs12 is None and not self.needs_credentials and self.credentials is None:
+            raise ConfigError(
+                "neither a client certificate nor a user name: nothing to authenticate with",
+                directive="cert",
+            )
+        if self.needs_credentials and self.credentials is None:
+            raise ConfigError("a user name and a password are needed", directive="auth-user-pass")
+        if self.control_wrap != "none" and self.control_wrap_key is None:
+            raise ConfigError("the key is missing", directive=self.control_wrap)
+        for name in (*self.data_ciphers, *filter(None, [self.data_ciphers_fallback])):
+            if name not in AEAD_CIPHERS and name not in CBC_CIPHERS:
+                raise ConfigError(f"cipher {name} is not supported", directive="data-ciphers")
+        if self.auth not in DIGESTS:
+            raise ConfigError(f"digest {self.auth} is not supported", directive="auth")
