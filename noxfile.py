@@ -1,0 +1,127 @@
+"""What is checked, and how: ``nox`` runs the lint, the types and all tests; ``nox -l`` lists the rest.
+
+Interop tests need the real openvpn. As root, with apt-get, it is installed; elsewhere one line
+says what is missing and the interop tests are left out, except in CI (``CI=true``), where a
+missing server is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+#: Where Debian keeps openvpn and ip; not on everybody's PATH.
+SBIN = os.pathsep.join(["/usr/local/sbin", "/usr/sbin", "/sbin"])
+SERVER_TOOLS = {"openvpn": "openvpn", "ip": "iproute2", "nsenter": "util-linux"}
+
+
+def group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+def in_ci() -> bool:
+    return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def missing_tools() -> list[str]:
+    """The packages of SERVER_TOOLS whose program is not there."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), SBIN])
+    return [package for program, package in SERVER_TOOLS.items() if shutil.which(program, path=path) is None]
+
+
+def can_run_server(session: nox.Session) -> bool:
+    """Whether the interop tests can run here, after installing what may be installed."""
+    root = os.geteuid() == 0
+    missing = missing_tools()
+    if missing and root and shutil.which("apt-get"):
+        env = {"DEBIAN_FRONTEND": "noninteractive"}
+        session.run("apt-get", "update", "-q", external=True, env=env, success_codes=range(256), silent=True)
+        session.run(
+            "apt-get", "install", "-q", "-y", "--no-install-recommends", *missing,
+            external=True, env=env, success_codes=range(256), silent=True,
+        )  # fmt: skip
+        missing = missing_tools()
+    if not missing and root:
+        return True
+    wanted = f"install {', '.join(missing)}" if missing else "run as root"
+    wanted += " and run as root" if missing and not root else ""
+    message = f"interop tests need the real server in a network namespace: {wanted}"
+    if in_ci() or (root and missing):
+        session.error(message)
+    session.warn(f"{message}. Left out: tests/interop")
+    return False
+
+
+@nox.session(python=PYTHON)
+def lint(session: nox.Session) -> None:
+    """ruff, flake8-async's checkpoint rules, the import contracts."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("flake8", "--select", "ASYNC9", "--enable-async-all-checks", "minivpn_trio")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session(python=PYTHON)
+def typecheck(session: nox.Session) -> None:
+    """mypy --strict, and pyright's opinion of the public face."""
+    session.install("-e", ".", *group("types"), *group("test"))
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session(python=PYTHON)
+def tests(session: nox.Session) -> None:
+    """All tests, interop last; arguments go to pytest and replace the selection."""
+    session.install("-e", ".", *group("test"))
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    workers = str(min(4, os.cpu_count() or 1))
+    session.run("pytest", "-n", workers, "-m", "not interop")
+    if can_run_server(session):
+        # One after the other: they compete for nothing then, and their timings mean something.
+        session.run("pytest", "-m", "interop", "--durations", "10", env={"MINIVPN_INTEROP": "required"})
+
+
+@nox.session(python=PYTHON)
+def stubs(session: nox.Session) -> None:
+    """A client of our public face, type checked where trio-typing's stubs are installed."""
+    session.install("-e", ".", *group("stubs"))
+    session.run("mypy", "--config-file", "tests/typing/mypy-stubs.ini", "tests/typing/client_with_stubs.py")
+    session.run("pytest", "-p", "no:cacheprovider", "--override-ini", "addopts=", "--override-ini", "timeout=",
+                "--noconftest", "-W", "default", "tests/typing/check_task_status.py")  # fmt: skip
+
+
+@nox.session(python=PYTHON)
+def fuzz(session: nox.Session) -> None:
+    """The hypothesis tests with the long profile; what was found stays in .hypothesis."""
+    session.install("-e", ".", *group("test"))
+    paths = session.posargs or [str(path) for path in (Path("tests/property"), Path("tests/unit")) if path.exists()]
+    session.run("pytest", "--override-ini", "timeout=0", "-m", "not interop", *paths,
+                env={"HYPOTHESIS_PROFILE": "fuzz"})  # fmt: skip
+
+
+@nox.session(python=PYTHON)
+def bench(session: nox.Session) -> None:
+    """benchmarks/end_to_end: beside the C client, through the real server; arguments go to it."""
+    session.install("-e", ".[fast]", *group("bench"))
+    if can_run_server(session):
+        session.run("python", "-m", "benchmarks.end_to_end", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def changelog(session: nox.Session) -> None:
+    """The changelog as the news fragments would make it."""
+    session.install(*group("changelog"))
+    session.run("towncrier", "build", "--draft", "--version", PYPROJECT["project"]["version"])

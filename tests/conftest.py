@@ -1,0 +1,21 @@
+"""Settings that every test shares: hypothesis' profiles.
+
+``HYPOTHESIS_PROFILE`` chooses: ``dev`` (the default), ``ci`` (chosen by ``CI=true``; the same
+examples each time, so a red run is a change's doing) or ``fuzz`` (long, new examples each time,
+what was found is kept in .hypothesis).
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+
+settings.register_profile("dev", **_COMMON, max_examples=60)  # type: ignore[arg-type]
+settings.register_profile("ci", **_COMMON, max_examples=100, derandomize=True, print_blob=True)  # type: ignore[arg-type]
+settings.register_profile("fuzz", **_COMMON, max_examples=20_000, stateful_step_count=200)  # type: ignore[arg-type]
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI", "").lower() in {"1", "true"} else "dev")
+)
