@@ -57,7 +57,7 @@ def can_run_server(session: nox.Session) -> bool:
     wanted = f"install {', '.join(missing)}" if missing else "run as root"
     wanted += " and run as root" if missing and not root else ""
     message = f"interop tests need the real server in a network namespace: {wanted}"
-    if in_ci() or (root and missing):
+    if in_ci():
         session.error(message)
     session.warn(f"{message}. Left out: tests/interop")
     return False
@@ -68,7 +68,7 @@ def lint(session: nox.Session) -> None:
     """ruff, flake8-async's checkpoint rules, the import contracts."""
     session.install(*group("lint"))
     session.run("ruff", "check", ".")
-    session.run("flake8", "--select", "ASYNC9", "--enable-async-all-checks", "minivpn_trio")
+    session.run("flake8-async", "--enable", "ASYNC9", *map(str, Path("minivpn_trio").rglob("*.py")))
     session.run("lint-imports", "--no-cache")
 
 
