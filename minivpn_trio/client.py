@@ -1,0 +1,361 @@
+"""Client: a tunnel to an OpenVPN server as a channel of raw IP packets.
+
+``open_client`` is a nursery-scoped block. Inside it one task keeps the tunnel
+up: it dials, runs one ``Connection`` (connection.py) until that fails, and
+decides what the failure means. Leaving the block stops every worker, says
+goodbye to the server and closes the socket.
+
+What a failure means, decided once and here:
+
+- before the first ``Ready``: every address of every remote is tried once (or
+  ``connect_retry_max`` rounds); then the last error leaves ``open_client``;
+- AuthFailed at any time, or a server that said HALT: the end;
+- anything else after the first ``Ready``: Reconnecting, with a growing delay.
+
+An error that ends an established tunnel never cancels the application's code
+inside the block: ``receive`` and ``send`` raise it, ``wait_closed`` returns it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from .config.model import TunnelConfig
+from .config.ovpn import load_config
+from .config.tunnel_info import TunnelInfo
+from .connection import Connection
+from .errors import AuthFailed, ConnectError, HandshakeTimeout, MiniVPNError, Stage, TransportError, TunnelClosed
+from .events import Closed, DialDone, DialStarted, Event, Ready, Reconnecting, SessionState
+from .items import Burst
+from .networkio.dial import DialerContext, Endpoint, dial, resolve
+from .networkio.transports import StreamTransport, Transport
+from .packet.ids import RandomBytes
+from .stats import TunnelStats
+from .stats_sum import add_stats
+from .tracing import EventTraced, Tracer
+from .wiring import Lifetime, Pipes
+
+__all__ = ["Client", "open_client"]
+
+#: Rounds after which the delay between attempts doubles each time (openvpn: connect-retry).
+ROUNDS_BEFORE_BACKOFF = 5
+#: A tunnel that stayed up this long, seconds, starts again with the shortest delay.
+STABLE_AFTER = 60.0
+
+
+class Client(trio.abc.Channel[Burst]):
+    """Raw IP packets through the tunnel, in bursts of 1 to 64.
+
+    Made by ``open_client``. ``receive`` and ``send`` are cancel-safe and
+    checkpoint; a burst handed to ``send`` counts as sent when it is queued, as
+    with any datagram.
+    """
+
+    def __init__(
+        self,
+        config: TunnelConfig,
+        pipes: Pipes,
+        *,
+        connect: DialerContext | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        tracer: Tracer | None = None,
+        rng: RandomBytes = os.urandom,
+        unix_time: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self._pipes = pipes
+        self._connect = connect
+        self._on_event = on_event
+        self._tracer = tracer
+        self._rng = rng
+        self._unix_time = unix_time
+        self._random = random.Random(rng(16))
+        self._connection: Connection | None = None
+        self._past = TunnelStats()
+        self._info: TunnelInfo | None = None
+        self._info_listeners: list[Callable[[TunnelInfo], None]] = []
+        self._reconnections = 0
+        self._last_reason = ""
+        self._closed_by: MiniVPNError | None = None
+        self._closed = trio.Event()
+        self._scope = trio.CancelScope()
+        self.inbound = pipes.inlet("tun.inbound")
+        self.outbound = pipes.waiting("tun.outbound", "datachannel.move_down")
+
+    # what an application sees
+
+    @property
+    def tunnel_info(self) -> TunnelInfo:
+        """Addresses, MTU, DNS and the rest, as the server last pushed them."""
+        if self._info is None:
+            raise RuntimeError("the tunnel was never up")
+        return self._info
+
+    @property
+    def closed_by(self) -> MiniVPNError | None:
+        """Why the tunnel ended; None while it lives or when you closed it."""
+        return self._closed_by
+
+    def stats(self) -> TunnelStats:
+        """Counters, summed over reconnections."""
+        current = self._connection.stats() if self._connection is not None else TunnelStats()
+        return add_stats(
+            self._past, current, reconnections=self._reconnections, edge_drops=dict(self._pipes.drops)
+        )
+
+    def on_tunnel_info(self, listener: Callable[[TunnelInfo], None]) -> None:
+        """Call ``listener`` whenever the server's pushed options arrive again (reconnection)."""
+        self._info_listeners.append(listener)
+
+    async def receive(self) -> Burst:
+        """1 to 64 IP packets. Checkpoints, cancel-safe: a cancelled call loses nothing.
+
+        Raises trio.ClosedResourceError after ``aclose``, trio.BrokenResourceError (with the
+        reason as its cause) when the tunnel ended.
+        """
+        try:
+            burst: Burst = await self.inbound.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            raise self._gone() from self._closed_by
+        return burst
+
+    async def send(self, value: Burst) -> None:
+        """Queue 1 to 64 IP packets. Waits while the tunnel is busy; checkpoints, cancel-safe.
+
+        Raises as ``receive`` does.
+        """
+        try:
+            await self.outbound.send(value)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise self._gone() from self._closed_by
+
+    def _gone(self) -> Exception:
+        if self._closed_by is None:
+            return trio.ClosedResourceError("the tunnel was closed by the application")
+        return trio.BrokenResourceError(str(self._closed_by))
+
+    async def wait_closed(self) -> MiniVPNError | None:
+        """Wait until the tunnel has ended for good and return why (None: you closed it). Checkpoints."""
+        await self._closed.wait()
+        return self._closed_by
+
+    async def aclose(self) -> None:
+        """Take the tunnel down: goodbye to the server, socket closed. Idempotent, checkpoints."""
+        self._scope.cancel()
+        if self._closed.is_set():
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._closed.wait()
+
+    # what keeps it up
+
+    def emit(self, event: Event) -> None:
+        """Tell the application and the tracer. A callback must not raise."""
+        if self._tracer is not None:
+            connection = self._connection
+            state = connection.session.state if connection is not None else SessionState.UNDEF
+            self._tracer.trace(EventTraced(time=event.time, stage=state, event=event))
+        if self._on_event is not None:
+            self._on_event(event)
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Keep the tunnel up until it must end. Before the first Ready errors go to the starter."""
+        started = False
+
+        def up(info: TunnelInfo) -> None:
+            nonlocal started
+            first, self._info = self._info is None, info
+            ipv4 = str(info.ipv4.ip) if info.ipv4 else None
+            ipv6 = str(info.ipv6.ip) if info.ipv6 else None
+            self.emit(Ready(time=trio.current_time(), ipv4=ipv4, ipv6=ipv6))
+            for listener in self._info_listeners:
+                listener(info)
+            if first:
+                started = True
+                task_status.started()
+
+        try:
+            with self._scope:
+                await self._first_rounds(up)
+                await self._reconnect_for_ever(up)
+        except MiniVPNError as exc:
+            if not started:
+                raise
+            self._closed_by = exc
+        finally:
+            reason = str(self._closed_by) if self._closed_by else "closed by the application"
+            self._pipes.close()
+            self._closed.set()
+            if started:
+                self.emit(Closed(time=trio.current_time(), reason=reason))
+
+    async def _first_rounds(self, up: Callable[[TunnelInfo], None]) -> None:
+        """Try every remote until one has carried a tunnel and lost it (returns), or none is left (raises)."""
+        rounds = self.config.connect_retry_max or 1
+        failures: list[ConnectError] = []
+        for attempt in range(rounds):
+            if attempt:
+                await trio.sleep(self._delay(attempt))
+            if await self._one_round(up, failures):
+                return
+        for earlier in failures[:-1]:
+            failures[-1].add_note(f"tried before: {earlier}")
+        raise failures[-1]
+
+    async def _reconnect_for_ever(self, up: Callable[[TunnelInfo], None]) -> None:
+        attempt = 0
+        while True:
+            attempt += 1
+            since = trio.current_time()
+            delay = self._delay(attempt)
+            self.emit(Reconnecting(time=since, reason=self._last_reason, delay=delay, attempt=attempt))
+            await trio.sleep(delay)
+            failures: list[ConnectError] = []
+            began = trio.current_time()
+            if await self._one_round(up, failures):
+                if trio.current_time() - began >= STABLE_AFTER:
+                    attempt = 0
+            elif self.config.connect_retry_max and attempt >= self.config.connect_retry_max:
+                raise TunnelClosed(f"could not reconnect: {failures[-1]}") from failures[-1]
+            else:
+                self._last_reason = str(failures[-1])
+
+    def _delay(self, attempt: int) -> float:
+        """Seconds before attempt number ``attempt`` (from 1): constant for a few rounds, then doubling."""
+        doublings = max(0, attempt - ROUNDS_BEFORE_BACKOFF)
+        delay = self.config.connect_retry * 2.0 ** min(doublings, 32)
+        return min(delay, max(self.config.connect_retry, self.config.connect_retry_max_delay))
+
+    async def _one_round(self, up: Callable[[TunnelInfo], None], failures: list[ConnectError]) -> bool:
+        """Try each address of each remote. True: a tunnel was up and is lost. False: none came up."""
+        remotes = list(self.config.remotes)
+        if self.config.remote_random:
+            self._random.shuffle(remotes)
+        for remote in remotes:
+            try:
+                endpoints = [Endpoint(remote)] if self._connect is not None else await resolve(remote)
+            except TransportError as exc:
+                failures.append(exc)
+                continue
+            for endpoint in endpoints:
+                try:
+                    await self._one_connection(endpoint, up)
+                except AuthFailed:
+                    raise
+                except ConnectError as exc:
+                    failures.append(exc)
+                except TunnelClosed as exc:
+                    if not exc.restart:
+                        raise
+                    self._last_reason = exc.reason
+                    return True
+        return False
+
+    async def _one_connection(self, endpoint: Endpoint, up: Callable[[TunnelInfo], None]) -> None:
+        """One transport and what runs over it; ends only with an exception."""
+        remote = endpoint.remote
+        self.emit(DialStarted(time=trio.current_time(), host=endpoint.host, port=remote.port, proto=remote.proto))
+        transport = await self._dial(endpoint)
+        self.emit(
+            DialDone(
+                time=trio.current_time(), host=remote.host, port=remote.port, proto=remote.proto, address=transport.peer
+            )
+        )
+        connection = Connection(
+            self.config,
+            transport,
+            client_pipes=self._pipes,
+            emit=self.emit,
+            tracer=self._tracer,
+            rng=self._rng,
+            unix_time=self._unix_time,
+        )
+        self._connection = connection
+        was_up = False
+
+        def came_up(info: TunnelInfo) -> None:
+            nonlocal was_up
+            self._reconnections += not was_up and self._info is not None
+            was_up = True
+            up(info)
+
+        try:
+            await connection.run(came_up)
+        except ConnectError as exc:
+            if was_up and not isinstance(exc, AuthFailed):
+                raise TunnelClosed(str(exc), restart=True) from exc
+            raise
+        finally:
+            self._past = add_stats(self._past, connection.stats())
+            self._connection = None
+
+    async def _dial(self, endpoint: Endpoint) -> Transport:
+        """Open a transport in bounded time."""
+        timeout = self.config.connect_timeout
+        with trio.move_on_after(timeout):
+            if self._connect is None:
+                return await dial(endpoint, self.config)
+            try:
+                made = await self._connect(endpoint.remote)
+            except (OSError, trio.BrokenResourceError) as exc:
+                raise TransportError(f"the application's connect failed: {exc}", stage=Stage.DIAL) from exc
+            return StreamTransport(made) if isinstance(made, trio.abc.Stream) else made
+        raise HandshakeTimeout(
+            f"{endpoint.remote.proto} to {endpoint.host} port {endpoint.remote.port}: no answer in {timeout:g} s",
+            stage=Stage.DIAL,
+            remedy="check the address, or try another remote or protocol",
+        )
+
+
+@asynccontextmanager
+async def open_client(
+    config: TunnelConfig | str | os.PathLike[str],
+    connect: DialerContext | None = None,
+    *,
+    on_event: Callable[[Event], None] | None = None,
+    tracer: Tracer | None = None,
+    rng: RandomBytes = os.urandom,
+    unix_time: Callable[[], float] = time.time,
+) -> AsyncIterator[Client]:
+    """Bring a tunnel up, and keep it up for the length of the block.
+
+    ``config`` is a profile's path or a TunnelConfig. ``connect``, where given,
+    replaces name resolution and socket: it is awaited with a Remote and
+    returns a Transport or a trio Stream. ``on_event`` and ``tracer`` are called
+    from the workers and must neither raise nor block.
+
+    Raises ConfigError, and ConnectError or one of its kinds when no remote
+    could be reached. An exception of the block's body leaves it as it is, in
+    no exception group of ours. The caller's cancel scope bounds the connecting.
+    """
+    settings = config if isinstance(config, TunnelConfig) else load_config(config)
+    settings.validate()
+    raised: BaseException | None = None
+    with Pipes(Lifetime.CLIENT) as pipes:
+        client = Client(
+            settings, pipes, connect=connect, on_event=on_event, tracer=tracer, rng=rng, unix_time=unix_time
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(client._run)
+                try:
+                    yield client
+                except BaseException as exc:
+                    raised = exc
+                finally:
+                    client._scope.cancel()
+        except BaseExceptionGroup as group:
+            # The body's own exception never gets here. One of _run does: ConnectError from
+            # ``start``, or a defect of ours; or Cancelled, which stays in whatever it came in.
+            if len(group.exceptions) == 1 and not isinstance(group.exceptions[0], trio.Cancelled):
+                raise group.exceptions[0] from group.exceptions[0].__cause__
+            raise
+    if raised is not None:
+        raise raised
+

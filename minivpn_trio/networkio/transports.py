@@ -1,0 +1,325 @@
+"""How bytes reach the server: UDP datagrams, or a stream that carries framed ones.
+
+A transport moves bursts. ``UDPTransport`` drains its socket with plain
+non-blocking calls after one ``wait_readable`` (a trio ``recv`` costs five
+times a drained one), and hands runs of equal-sized datagrams to the kernel in
+one call by UDP generic segmentation offload where the kernel has it.
+
+The sockets are made from the standard library's, so they never go through a
+socket factory that a program installed for its traffic inside the tunnel.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import trio
+
+from ..errors import DropReason
+from ..items import Burst
+from ..stats import TransportStats
+from .framing import FrameReader, frame_burst
+
+__all__ = ["MAX_BURST", "StreamTransport", "Transport", "UDPTransport"]
+
+#: Most datagrams handed over at once.
+MAX_BURST = 64
+#: Room for any datagram that a server may send: the largest tun-mtu we announce, plus overhead.
+RECEIVE_SIZE = 65536
+#: linux/udp.h; the socket module has no names for these.
+SOL_UDP = 17
+UDP_SEGMENT = 103
+#: The kernel takes at most 64 segments (UDP_MAX_SEGMENTS) and 65,507 bytes in one call.
+MAX_TRAIN_SEGMENTS = 44
+MAX_TRAIN_BYTES = 64000
+#: What the kernel says of a socket whose peer, or path, is momentarily not there. UDP loses
+#: packets anyway: after the handshake these are losses, not the end.
+TRANSIENT_ERRNOS = frozenset(
+    {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EPERM}
+)
+#: How many errors in a row a drain swallows before it yields to the scheduler.
+MAX_ERRORS_IN_A_ROW = 16
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """What the networkio workers need of a way to the server.
+
+    An application passes its own through ``connect=``: an obfuscating or
+    recording transport, a test link.
+    """
+
+    @property
+    def is_stream(self) -> bool:
+        """True where bytes arrive in order and none are lost (TCP): changes the announced options."""
+        ...
+
+    @property
+    def peer(self) -> str | None:
+        """The server's numeric address, where there is one."""
+        ...
+
+    async def receive(self) -> Burst:
+        """1 to 64 datagrams. Raises OSError or trio.BrokenResourceError when the transport is
+        broken, trio.EndOfChannel when the server closed it. Cancellation loses nothing.
+        """
+        ...
+
+    async def send(self, burst: Burst) -> None:
+        """Send every datagram of ``burst``, waiting for room. Errors as for ``receive``."""
+        ...
+
+    def send_nowait(self, burst: Burst) -> None:
+        """Send what goes out without waiting and forget the rest: for saying goodbye."""
+        ...
+
+    def established(self) -> None:
+        """The session is up: what the network says of a single packet no longer ends it."""
+        ...
+
+    def stats(self) -> TransportStats:
+        """Counters so far."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close. Idempotent."""
+        ...
+
+
+class UDPTransport:
+    """A connected UDP socket. Owns it. The kernel drops datagrams from other sources."""
+
+    is_stream = False
+
+    def __init__(self, sock: socket.socket, peer: str | None = None) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._peer = peer
+        self._established = False
+        self._segmentation = hasattr(socket, "SOCK_NONBLOCK")
+        self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
+        self.bursts_in = self.bursts_out = 0
+        self.drops: Counter[DropReason] = Counter()
+
+    @property
+    def peer(self) -> str | None:
+        """The server's numeric address."""
+        return self._peer
+
+    def established(self) -> None:
+        """From now on an ICMP error (ECONNREFUSED and such) is a lost packet, as in openvpn."""
+        self._established = True
+
+    async def receive(self) -> Burst:
+        """1 to 64 datagrams. Cancel-safe: datagrams are taken only after the last checkpoint.
+
+        Raises OSError: before ``established()``, what the network said of our packets.
+        """
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            burst = self._drain()
+            if burst:
+                self.packets_in += len(burst)
+                self.bursts_in += 1
+                self.bytes_in += sum(map(len, burst))
+                return burst
+
+    def _drain(self) -> Burst:
+        recv = self._sock.recv
+        burst: Burst = []
+        append = burst.append
+        errors = 0
+        try:
+            while len(burst) < MAX_BURST:
+                try:
+                    append(recv(RECEIVE_SIZE))
+                except BlockingIOError:
+                    break
+                except OSError as exc:
+                    if not self._established or exc.errno not in TRANSIENT_ERRNOS:
+                        raise
+                    self.drops[DropReason.NOT_READY] += 1
+                    errors += 1
+                    if errors >= MAX_ERRORS_IN_A_ROW:
+                        break
+        except OSError:
+            if not burst:
+                raise
+            # What came before the error comes first; the socket keeps no memory of the error,
+            # but the next packet that is refused brings another.
+        return burst
+
+    async def send(self, burst: Burst) -> None:
+        """Send every datagram, runs of equal sizes in one system call. Checkpoints only when the
+        kernel's buffer is full; the caller's channel checkpoints for it.
+
+        Cancelled: some of the burst may have been sent. Raises OSError as ``receive`` does.
+        """
+        start = 0
+        while True:
+            start = self._send_from(burst, start)
+            if start >= len(burst):
+                break
+            await trio.lowlevel.wait_writable(self._sock)
+        self.bursts_out += 1
+
+    def send_nowait(self, burst: Burst) -> None:
+        """Send what the kernel takes at once."""
+        try:
+            self._send_from(burst, 0)
+        except OSError:
+            self.drops[DropReason.QUEUE_FULL] += len(burst)
+
+    def _send_from(self, burst: Sequence[bytes], start: int) -> int:
+        """Send from index ``start`` on; the index of the first datagram that found no room."""
+        total = len(burst)
+        while start < total:
+            end = self._train_end(burst, start) if self._segmentation else start + 1
+            try:
+                if end - start > 1:
+                    size = len(burst[start])
+                    sent = self._sock.sendmsg(burst[start:end], [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", size))])
+                else:
+                    sent = self._sock.send(burst[start])
+            except BlockingIOError:
+                return start
+            except OSError as exc:
+                if end - start > 1 and exc.errno in (errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.ENOPROTOOPT):
+                    # The kernel, the device or the path's MTU cannot do it: one by one from now on.
+                    self._segmentation = False
+                    continue
+                self._lost(exc, end - start)
+            else:
+                self.packets_out += end - start
+                self.bytes_out += sent
+            start = end
+        return total
+
+    def _lost(self, exc: OSError, count: int) -> None:
+        if exc.errno == errno.EMSGSIZE:
+            self.drops[DropReason.TOO_LONG] += count
+        elif exc.errno == errno.ENOBUFS:
+            self.drops[DropReason.QUEUE_FULL] += count
+        elif self._established and exc.errno in TRANSIENT_ERRNOS:
+            self.drops[DropReason.NOT_READY] += count
+        else:
+            raise exc
+
+    @staticmethod
+    def _train_end(burst: Sequence[bytes], start: int) -> int:
+        """End of the run from ``start`` on that one call can carry: equal sizes, the last may be shorter."""
+        size = len(burst[start])
+        if size == 0:
+            return start + 1
+        limit = min(len(burst), start + min(MAX_TRAIN_SEGMENTS, MAX_TRAIN_BYTES // size))
+        end = start + 1
+        while end < limit and len(burst[end]) == size:
+            end += 1
+        if end < limit and 0 < len(burst[end]) < size:
+            end += 1
+        return end
+
+    def stats(self) -> TransportStats:
+        """Counters so far."""
+        return TransportStats(
+            packets_in=self.packets_in,
+            packets_out=self.packets_out,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            bursts_in=self.bursts_in,
+            bursts_out=self.bursts_out,
+            drops=dict(self.drops),
+        )
+
+    async def aclose(self) -> None:
+        """Close the socket, waking whoever waits on it. Idempotent, checkpoints."""
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+        await trio.lowlevel.checkpoint()
+
+
+class StreamTransport:
+    """Datagrams with 16-bit length prefixes in a byte stream. Owns the stream."""
+
+    is_stream = True
+
+    def __init__(self, stream: trio.abc.Stream, peer: str | None = None) -> None:
+        self._stream = stream
+        self._peer = peer
+        self._reader = FrameReader()
+        self._ready: Burst = []
+        self._mid_frame = False
+        self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
+        self.bursts_in = self.bursts_out = 0
+
+    @property
+    def peer(self) -> str | None:
+        """The server's numeric address, where there is one."""
+        return self._peer
+
+    def established(self) -> None:
+        """Nothing changes: a stream that breaks stays broken."""
+
+    async def receive(self) -> Burst:
+        """1 to 64 datagrams. Cancel-safe: the frame reader keeps what arrived of a frame.
+
+        Raises trio.EndOfChannel at the end of the stream, trio.BrokenResourceError when it
+        breaks, ProtocolError when the peer sends a length that no packet has.
+        """
+        while not self._ready:
+            data = await self._stream.receive_some(RECEIVE_SIZE)
+            if not data:
+                raise trio.EndOfChannel
+            self._ready = self._reader.feed_untrusted(data)
+        burst, self._ready = self._ready[:MAX_BURST], self._ready[MAX_BURST:]
+        self.packets_in += len(burst)
+        self.bursts_in += 1
+        self.bytes_in += sum(map(len, burst))
+        return burst
+
+    async def send(self, burst: Burst) -> None:
+        """Send all of ``burst`` as one write. Checkpoints.
+
+        Cancelled: a frame may have been sent in part, so the stream is of no more use.
+        """
+        data = frame_burst(burst)
+        self._mid_frame = True
+        await self._stream.send_all(data)
+        self._mid_frame = False
+        self.packets_out += len(burst)
+        self.bursts_out += 1
+        self.bytes_out += len(data) - 2 * len(burst)
+
+    def send_nowait(self, burst: Burst) -> None:
+        """Send without waiting if the stream is a real socket between two frames."""
+        if self._mid_frame or not isinstance(self._stream, trio.SocketStream):
+            return
+        try:
+            with socket.fromfd(
+                self._stream.socket.fileno(), self._stream.socket.family, self._stream.socket.type
+            ) as sock:
+                sock.setblocking(False)
+                sock.send(frame_burst(burst))
+        except OSError:
+            pass
+
+    def stats(self) -> TransportStats:
+        """Counters so far."""
+        return TransportStats(
+            packets_in=self.packets_in,
+            packets_out=self.packets_out,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            bursts_in=self.bursts_in,
+            bursts_out=self.bursts_out,
+        )
+
+    async def aclose(self) -> None:
+        """Close the stream. Idempotent, checkpoints."""
+        await self._stream.aclose()
