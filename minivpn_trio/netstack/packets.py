@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["ACK", "FIN", "PSH", "RST", "SYN", "URG", "Address", "IcmpMessage", "TcpSegment", "UdpDatagram"]
+__all__ = [
+    "ACK",
+    "FIN",
+    "PSH",
+    "RST",
+    "SYN",
+    "URG",
+    "Address",
+    "Fragment",
+    "IcmpMessage",
+    "IpPayload",
+    "TcpSegment",
+    "UdpDatagram",
+]
 
 Address = bytes
 
@@ -60,4 +73,28 @@ class IcmpMessage:
     type: int
     code: int
     rest: int
+    payload: bytes = field(default=b"", repr=False)
+
+
+@dataclass(slots=True)
+class Fragment:
+    """A piece of an IP datagram. ``ident`` has 16 bits (IPv4) or 32 (IPv6); ``offset`` is in bytes;
+    ``more`` says that this is not the last piece."""
+
+    src: Address
+    dst: Address
+    protocol: int
+    ident: int
+    offset: int
+    more: bool
+    payload: bytes = field(default=b"", repr=False)
+
+
+@dataclass(slots=True)
+class IpPayload:
+    """What an IP datagram carried, whole: a reassembled TCP segment, UDP datagram or ICMP message, unparsed."""
+
+    src: Address
+    dst: Address
+    protocol: int
     payload: bytes = field(default=b"", repr=False)

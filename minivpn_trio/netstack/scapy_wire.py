@@ -1,0 +1,503 @@
+"""The slow path between packets and bytes, by scapy; and the oracle that the fast path is held against.
+
+What is rare or irregular comes here: SYN, FIN and RST, ICMP, fragments,
+anything with IP options or IPv6 extension headers. scapy sees headers only:
+the payload is sliced off first, so its size costs nothing and its bytes are
+never dissected.
+
+scapy is lenient, so nothing of it is trusted:
+
+- every call is fenced, whatever it raises becomes ProtocolError;
+- lengths are checked before it looks, and bytes behind the datagram's end (padding) are cut off;
+- malformed TCP options end the option list before scapy sees them, and values are used only if they
+  have the type that a well-formed option has;
+- checksums, which scapy does not verify, are verified here.
+
+Importing scapy takes 0.2 to 0.5 s, so it happens at the first use, or in a
+thread ahead of need: ``await trio.to_thread.run_sync(preload)``. The import
+is quiet: scapy's look at the host's interfaces and routes, which opens
+netlink sockets, is left out. A program that wants those from scapy too
+imports ``scapy.all`` before it uses a tunnel.
+
+Sources: RFC 791, 8200, 768, 792, 4443, 9293 (3.1, 3.2), 7323, 2018; RFC 1071 for the checksum.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+from struct import Struct
+from typing import Any, TypeVar
+
+from ..errors import DropReason, ProtocolError
+from .packets import SYN, Address, Fragment, IcmpMessage, IpPayload, TcpSegment, UdpDatagram
+
+__all__ = [
+    "ICMP",
+    "ICMPV6",
+    "TCP",
+    "UDP",
+    "build_icmp",
+    "build_tcp",
+    "build_udp",
+    "parse_transport_untrusted",
+    "parse_untrusted",
+    "preload",
+    "tcp_template",
+]
+
+T = TypeVar("T")
+
+#: IP protocol numbers.
+ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+
+_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION_OPTIONS, _NO_NEXT_HEADER = 0, 43, 44, 60, 59
+
+#: More extension headers than this in one packet is an attack, not a use.
+_MAX_EXTENSION_HEADERS = 8
+
+_TCP_HEADER, _UDP_HEADER, _ICMP_HEADER, _IPV4_HEADER, _IPV6_HEADER = 20, 8, 8, 20, 40
+_MAX_DATAGRAM = 65535
+
+_ECHO_TYPES = {8, 0}
+
+_ICMP_WORDS = Struct("!BBHI")
+
+Parsed = TcpSegment | UdpDatagram | IcmpMessage | Fragment
+
+
+# --- importing scapy -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """scapy's classes, once they are imported."""
+
+    ip: Any
+    ipv6: Any
+    ipv6_fragment: Any
+    tcp: Any
+    udp: Any
+    icmp: Any
+    raw: Any
+
+
+_lock = threading.Lock()
+_layers: _Layers | None = None
+
+
+def preload() -> None:
+    """Import scapy now. Safe to call in any thread, more than once; 0.2 to 0.5 s the first time."""
+    _load()
+
+
+def _load() -> _Layers:
+    global _layers  # noqa: PLW0603 - the point of the function
+    if _layers is None:
+        with _lock:
+            if _layers is None:
+                _layers = _import_quietly()
+    return _layers
+
+
+def _import_quietly() -> _Layers:
+    if "scapy.layers.inet" in sys.modules:
+        # The program uses scapy itself: its interfaces and routes are its business.
+        return _import()
+    from scapy.config import conf
+    from scapy.interfaces import NetworkInterfaceDict
+
+    autoload, autoload6 = conf.route_autoload, conf.route6_autoload
+    reload, load_confiface = NetworkInterfaceDict.reload, NetworkInterfaceDict.load_confiface
+    conf.route_autoload = conf.route6_autoload = False
+    interfaces: Any = NetworkInterfaceDict
+    interfaces.reload = interfaces.load_confiface = lambda self: None
+    try:
+        return _import()
+    finally:
+        interfaces.reload, interfaces.load_confiface = reload, load_confiface
+        conf.route_autoload, conf.route6_autoload = autoload, autoload6
+
+
+def _import() -> _Layers:
+    from scapy.layers import inet, inet6
+    from scapy.packet import Raw
+
+    return _Layers(
+        ip=inet.IP,
+        ipv6=inet6.IPv6,
+        ipv6_fragment=inet6.IPv6ExtHdrFragment,
+        tcp=inet.TCP,
+        udp=inet.UDP,
+        icmp=inet.ICMP,
+        raw=Raw,
+    )
+
+
+def _fenced(call: Callable[[], T]) -> T:
+    """The result of ``call``, with everything that scapy may raise turned into ProtocolError."""
+    try:
+        return call()
+    except ProtocolError:
+        raise
+    except Exception as exc:  # scapy raises struct.error, IndexError, TypeError, Scapy_Exception, ...
+        raise ProtocolError(DropReason.MALFORMED, f"scapy: {type(exc).__name__}") from None
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _checksum_holds(data: bytes) -> bool:
+    """Whether the 16-bit words of ``data`` sum to 0xFFFF in ones' complement. 2**16 is 1 modulo 65535, so
+    the sum of the words is the big number itself, modulo 65535."""
+    if len(data) & 1:
+        data += b"\0"
+    return int.from_bytes(data, "big") % 65535 == 0
+
+
+def _checksum(data: bytes) -> int:
+    """The checksum to put where ``data`` has two zero bytes (RFC 1071)."""
+    if len(data) & 1:
+        data += b"\0"
+    return 65535 - int.from_bytes(data, "big") % 65535
+
+
+def _pseudo_header(src: Address, dst: Address, protocol: int, length: int) -> bytes:
+    if len(src) == 4:
+        return src + dst + bytes((0, protocol)) + length.to_bytes(2, "big")
+    return src + dst + length.to_bytes(4, "big") + bytes((0, 0, 0, protocol))
+
+
+def _number(value: object, bits: int) -> int:
+    """``value``, if it is what a header field of ``bits`` bits may hold."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << bits:
+        raise ProtocolError(DropReason.MALFORMED, "a header field of the wrong type")
+    return int(value)
+
+
+def _too_short(what: str) -> ProtocolError:
+    return ProtocolError(DropReason.TOO_SHORT, what)
+
+
+def _text(address: Address) -> str:
+    return str(IPv4Address(address) if len(address) == 4 else IPv6Address(address))
+
+
+def _packed(text: object) -> Address:
+    if not isinstance(text, str):
+        raise ProtocolError(DropReason.MALFORMED, "an address of the wrong type")
+    return IPv6Address(text).packed if ":" in text else IPv4Address(text).packed
+
+
+# --- parsing ---------------------------------------------------------------------------------------------------------
+
+
+def parse_untrusted(packet: bytes) -> Parsed:
+    """What ``packet``, an IPv4 or IPv6 packet of at most 65,575 bytes, carries.
+
+    A TCP segment, a UDP datagram or an ICMP message with its checksum
+    verified; or, unverified, a Fragment for reassembly. Raises ProtocolError
+    for everything else, and nothing but ProtocolError whatever the bytes.
+    """
+    if not packet:
+        raise _too_short("an empty packet")
+    version = packet[0] >> 4
+    if version == 4:
+        parsed = _fenced(partial(_parse_ipv4, packet))
+    elif version == 6:
+        parsed = _fenced(partial(_parse_ipv6, packet))
+    else:
+        raise ProtocolError(DropReason.MALFORMED, f"IP version {version}")
+    if isinstance(parsed, Fragment):
+        return parsed
+    return parse_transport_untrusted(parsed)
+
+
+def parse_transport_untrusted(datagram: IpPayload) -> TcpSegment | UdpDatagram | IcmpMessage:
+    """What a whole, perhaps reassembled, datagram carries. Raises only ProtocolError."""
+    protocol, ipv4 = datagram.protocol, len(datagram.src) == 4
+    if protocol == TCP:
+        return _fenced(partial(_parse_tcp, datagram))
+    if protocol == UDP:
+        return _fenced(partial(_parse_udp, datagram))
+    if protocol == (ICMP if ipv4 else ICMPV6):
+        return _fenced(partial(_parse_icmp, datagram))
+    raise ProtocolError(DropReason.NO_SOCKET, f"IP protocol {protocol}")
+
+
+def _parse_ipv4(packet: bytes) -> IpPayload | Fragment:
+    header_length = (packet[0] & 15) * 4
+    if header_length < _IPV4_HEADER or len(packet) < header_length:
+        raise _too_short("IPv4 header")
+    header = _load().ip(packet[:header_length])
+    length = _number(header.len, 16)
+    if not header_length <= length <= len(packet):
+        raise _too_short("IPv4 total length")
+    if not _checksum_holds(packet[:header_length]):
+        raise ProtocolError(DropReason.BAD_CHECKSUM, "IPv4 header")
+    src, dst = _packed(header.src), _packed(header.dst)
+    protocol = _number(header.proto, 8)
+    offset = _number(header.frag, 13) * 8
+    more = bool(_number(int(header.flags), 3) & 1)
+    payload = packet[header_length:length]
+    if not offset and not more:
+        return IpPayload(src, dst, protocol, payload)
+    return _fragment(src, dst, protocol, _number(header.id, 16), offset, more, payload)
+
+
+def _fragment(
+    src: Address, dst: Address, protocol: int, ident: int, offset: int, more: bool, payload: bytes
+) -> Fragment:
+    if not payload or (more and len(payload) % 8):
+        raise ProtocolError(DropReason.FRAGMENT, "a fragment of impossible size")
+    if offset + len(payload) > _MAX_DATAGRAM:
+        raise ProtocolError(DropReason.FRAGMENT, "a fragment beyond the largest datagram")
+    return Fragment(src, dst, protocol, ident, offset, more, payload)
+
+
+def _parse_ipv6(packet: bytes) -> IpPayload | Fragment:
+    if len(packet) < _IPV6_HEADER:
+        raise _too_short("IPv6 header")
+    layers = _load()
+    header = layers.ipv6(packet[:_IPV6_HEADER])
+    end = _IPV6_HEADER + _number(header.plen, 16)
+    if end > len(packet):
+        raise _too_short("IPv6 payload length")
+    src, dst = _packed(header.src), _packed(header.dst)
+    following = _number(header.nh, 8)
+    at = _IPV6_HEADER
+    for _ in range(_MAX_EXTENSION_HEADERS):
+        if following not in {_HOP_BY_HOP, _ROUTING, _DESTINATION_OPTIONS, _FRAGMENT}:
+            return IpPayload(src, dst, following, packet[at:end])
+        if at + 8 > end:
+            raise _too_short("IPv6 extension header")
+        if following == _FRAGMENT:
+            piece = layers.ipv6_fragment(packet[at : at + 8])
+            protocol = _number(piece.nh, 8)
+            offset, more = _number(piece.offset, 13) * 8, bool(_number(piece.m, 1))
+            payload = packet[at + 8 : end]
+            if not offset and not more:
+                # An atomic fragment (RFC 6946): whole as it is.
+                following, at = protocol, at + 8
+                continue
+            return _fragment(src, dst, protocol, _number(piece.id, 32), offset, more, payload)
+        if following == _HOP_BY_HOP and at != _IPV6_HEADER:
+            raise ProtocolError(DropReason.MALFORMED, "hop-by-hop options out of place")
+        if following == _ROUTING and packet[at + 3]:
+            raise ProtocolError(DropReason.MALFORMED, "a routing header with segments left (RFC 5095)")
+        following, at = packet[at], at + 8 + packet[at + 1] * 8
+        if at > end:
+            raise _too_short("IPv6 extension header")
+    raise ProtocolError(DropReason.LIMIT, "too many IPv6 extension headers")
+
+
+def _parse_tcp(datagram: IpPayload) -> TcpSegment:
+    body = datagram.payload
+    if len(body) < _TCP_HEADER:
+        raise _too_short("TCP header")
+    header_length = (body[12] >> 4) * 4
+    if not _TCP_HEADER <= header_length <= len(body):
+        raise _too_short("TCP data offset")
+    if not _checksum_holds(_pseudo_header(datagram.src, datagram.dst, TCP, len(body)) + body):
+        raise ProtocolError(DropReason.BAD_CHECKSUM, "TCP")
+    options = _well_formed_options(body[_TCP_HEADER:header_length])
+    header = _load().tcp(body[:_TCP_HEADER] + options.ljust(header_length - _TCP_HEADER, b"\0"))
+    segment = TcpSegment(
+        src=datagram.src,
+        dst=datagram.dst,
+        sport=_number(header.sport, 16),
+        dport=_number(header.dport, 16),
+        seq=_number(header.seq, 32),
+        ack=_number(header.ack, 32),
+        # ECN's three bits are not ours.
+        flags=_number(int(header.flags), 9) & 0x3F,
+        window=_number(header.window, 16),
+        payload=body[header_length:],
+    )
+    for option in header.options:
+        _take_option(segment, *option)
+    return segment
+
+
+def _well_formed_options(options: bytes) -> bytes:
+    """The options up to the first whose length cannot be right, where RFC 9293 (3.1) gives no meaning
+    to the rest. scapy would read on."""
+    at = 0
+    while at < len(options):
+        kind = options[at]
+        if kind == 0:
+            break
+        if kind == 1:
+            at += 1
+            continue
+        size = options[at + 1] if at + 1 < len(options) else 0
+        if size < 2 or at + size > len(options):
+            break
+        at += size
+    return options[:at]
+
+
+def _take_option(segment: TcpSegment, kind: object, value: Any) -> None:
+    """Store one option in ``segment``, unless its value has not the shape that its kind requires; such an
+    option is ignored, the segment is not. MSS, window scale and SACK-permitted count only in a SYN."""
+    syn = bool(segment.flags & SYN)
+    if kind == "MSS" and syn and isinstance(value, int):
+        segment.mss = _number(value, 16)
+    elif kind == "WScale" and syn and isinstance(value, int):
+        segment.window_scale = _number(value, 8)
+    elif kind == "SAckOK" and syn and value == b"":
+        segment.sack_permitted = True
+    elif kind == "Timestamp" and isinstance(value, tuple) and len(value) == 2:
+        segment.timestamps = (_number(value[0], 32), _number(value[1], 32))
+    elif kind == "SAck" and isinstance(value, tuple) and value and len(value) % 2 == 0:
+        edges = [_number(edge, 32) for edge in value]
+        segment.sack_blocks = tuple(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _parse_udp(datagram: IpPayload) -> UdpDatagram:
+    body = datagram.payload
+    if len(body) < _UDP_HEADER:
+        raise _too_short("UDP header")
+    header = _load().udp(body[:_UDP_HEADER])
+    length = _number(header.len, 16)
+    if not _UDP_HEADER <= length <= len(body):
+        raise _too_short("UDP length")
+    body = body[:length]
+    if _number(header.chksum, 16) or len(datagram.src) == 16:
+        # 0 means "none" over IPv4 (RFC 768) and is forbidden over IPv6 (RFC 8200, 8.1).
+        pseudo = _pseudo_header(datagram.src, datagram.dst, UDP, length)
+        if not header.chksum or not _checksum_holds(pseudo + body):
+            raise ProtocolError(DropReason.BAD_CHECKSUM, "UDP")
+    return UdpDatagram(
+        src=datagram.src,
+        dst=datagram.dst,
+        sport=_number(header.sport, 16),
+        dport=_number(header.dport, 16),
+        payload=body[_UDP_HEADER:],
+    )
+
+
+def _parse_icmp(datagram: IpPayload) -> IcmpMessage:
+    body = datagram.payload
+    if len(body) < _ICMP_HEADER:
+        raise _too_short("ICMP header")
+    ipv4 = len(datagram.src) == 4
+    pseudo = b"" if ipv4 else _pseudo_header(datagram.src, datagram.dst, ICMPV6, len(body))
+    if not _checksum_holds(pseudo + body):
+        raise ProtocolError(DropReason.BAD_CHECKSUM, "ICMP")
+    # scapy's classes differ by type and read on behind the first eight bytes for some of them; the four
+    # fields that all types share are read plainly.
+    kind, code, _, rest = _ICMP_WORDS.unpack_from(body)
+    return IcmpMessage(datagram.src, datagram.dst, kind, code, rest, body[_ICMP_HEADER:])
+
+
+# --- building --------------------------------------------------------------------------------------------------------
+
+
+def _network_layer(src: Address, dst: Address, protocol: int, ident: int, ttl: int) -> Any:
+    layers = _load()
+    if len(src) == 4:
+        # Every field is given: a missing source would make scapy look at the host's routes.
+        return layers.ip(src=_text(src), dst=_text(dst), proto=protocol, id=ident, ttl=ttl, flags="DF")
+    return layers.ipv6(src=_text(src), dst=_text(dst), nh=protocol, hlim=ttl)
+
+
+def _tcp_options(segment: TcpSegment) -> list[tuple[str, Any]]:
+    """Options in the order and with the alignment that Linux uses."""
+    options: list[tuple[str, Any]] = []
+    if segment.mss is not None:
+        options.append(("MSS", segment.mss))
+    if segment.timestamps is not None:
+        options += [("SAckOK", b"")] if segment.sack_permitted else [("NOP", None), ("NOP", None)]
+        options.append(("Timestamp", segment.timestamps))
+    elif segment.sack_permitted:
+        options += [("NOP", None), ("NOP", None), ("SAckOK", b"")]
+    if segment.window_scale is not None:
+        options += [("NOP", None), ("WScale", segment.window_scale)]
+    if segment.sack_blocks:
+        edges = tuple(edge for block in segment.sack_blocks for edge in block)
+        options += [("NOP", None), ("NOP", None), ("SAck", edges)]
+    return options
+
+
+def _tcp_layer(segment: TcpSegment) -> Any:
+    return _load().tcp(
+        sport=segment.sport,
+        dport=segment.dport,
+        seq=segment.seq,
+        ack=segment.ack,
+        flags=segment.flags,
+        window=segment.window,
+        options=_tcp_options(segment),
+    )
+
+
+def build_tcp(segment: TcpSegment, *, ident: int = 0, ttl: int = 64) -> bytes:
+    """The IP packet for ``segment``, don't-fragment set, checksums filled in.
+
+    ``ident`` is IPv4's identification. At most 40 bytes of options fit: ValueError if more are asked for.
+    """
+    options = 4 * (segment.mss is not None) + 12 * (segment.timestamps is not None)
+    options += 4 * (segment.window_scale is not None) + (4 + 8 * len(segment.sack_blocks)) * bool(segment.sack_blocks)
+    options += 4 * (segment.sack_permitted and segment.timestamps is None)
+    if options > 40:
+        raise ValueError(f"{options} bytes of TCP options, 40 is the most")
+    packet = _network_layer(segment.src, segment.dst, TCP, ident, ttl) / _tcp_layer(segment)
+    if segment.payload:
+        packet /= _load().raw(bytes(segment.payload))
+    return bytes(packet)
+
+
+def tcp_template(
+    src: Address, dst: Address, sport: int, dport: int, *, timestamps: bool = False, ttl: int = 64
+) -> bytes:
+    """The IP and TCP headers that all segments of a connection share: 40 (IPv4) or 60 bytes, with
+    ``timestamps`` 12 more.
+
+    The fast path patches length, identification, sequence and
+    acknowledgement numbers, flags, window, timestamps and both checksums, which
+    are zero here.
+    """
+    segment = TcpSegment(src, dst, sport, dport, 0, 0, 0, 0, timestamps=(0, 0) if timestamps else None)
+    network, transport = _network_layer(src, dst, TCP, 0, ttl), _tcp_layer(segment)
+    transport.chksum = 0
+    if len(src) == 4:
+        network.len = network.chksum = 0
+    else:
+        network.plen = 0
+    return bytes(network / transport)
+
+
+def build_udp(datagram: UdpDatagram, *, ident: int = 0, ttl: int = 64) -> bytes:
+    """The IP packet for ``datagram``, don't-fragment set, checksums filled in. Raises ValueError if it is
+    too long for IP."""
+    if len(datagram.payload) > _MAX_DATAGRAM - _UDP_HEADER - (_IPV4_HEADER if len(datagram.src) == 4 else 0):
+        raise ValueError(f"a UDP payload of {len(datagram.payload)} bytes")
+    layers = _load()
+    packet = _network_layer(datagram.src, datagram.dst, UDP, ident, ttl) / layers.udp(
+        sport=datagram.sport, dport=datagram.dport
+    )
+    if datagram.payload:
+        packet /= layers.raw(bytes(datagram.payload))
+    return bytes(packet)
+
+
+def build_icmp(message: IcmpMessage, *, ident: int = 0, ttl: int = 64) -> bytes:
+    """The IP packet for an ICMP or ICMPv6 message, don't-fragment set, checksums filled in."""
+    layers = _load()
+    ipv4 = len(message.src) == 4
+    network = _network_layer(message.src, message.dst, ICMP if ipv4 else ICMPV6, ident, ttl)
+    if ipv4 and message.type in _ECHO_TYPES:
+        transport = layers.icmp(
+            type=message.type, code=message.code, id=message.rest >> 16, seq=message.rest & 0xFFFF
+        ) / layers.raw(bytes(message.payload))
+        return bytes(network / transport)
+    # scapy would pad the quoted packet of an error to 128 bytes (RFC 4884), which we do not want.
+    body = _ICMP_WORDS.pack(message.type, message.code, 0, message.rest) + bytes(message.payload)
+    pseudo = b"" if ipv4 else _pseudo_header(message.src, message.dst, ICMPV6, len(body))
+    body = body[:2] + _checksum(pseudo + body).to_bytes(2, "big") + body[4:]
+    return bytes(network / layers.raw(body))
