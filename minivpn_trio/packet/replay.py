@@ -100,6 +100,21 @@ class ReplayWindow:
         self._bits |= bit
         return True
 
+    def accept_run(self, first: int, count: int, now: float) -> bool:
+        """Take ``count`` consecutive ids at once, if ``first`` is just the next one in order.
+
+        False: it is not, and nothing was changed; ask ``check_and_update`` for each. Only for
+        series without timestamps.
+        """
+        if first != self._highest + 1 or self._timestamp:
+            return False
+        self._highest += count
+        self._run += count
+        self._latest = now
+        if now >= self._mark_at:
+            self._mark(now)
+        return True
+
     @property
     def _mask(self) -> int:
         return (1 << self._size) - 1
