@@ -111,11 +111,15 @@ class TunnelConfig:
     #: ``none``, ``comp-lzo-no``, ``stub``, ``stub-v2``: framing only, nothing is ever compressed.
     compression: str = "none"
     fragment: int | None = None
+    #: ``fragment`` counts the outer IP and UDP headers too.
+    fragment_mtu: bool = False
     tun_mtu: int = 1500
     #: Largest outer datagram to aim at; ``mssfix_mtu`` says that it counts IP and UDP headers
     #: too. None: the default (1492 mtu); 0: off.
     mssfix: int | None = None
     mssfix_mtu: bool = False
+    #: ``mssfix`` is the size of the inner IP packet, whatever surrounds it.
+    mssfix_fixed: bool = False
     replay_window: int = 64
     replay_time: float = 15.0
 

@@ -1,0 +1,297 @@
+"""The profile and the push, merged into the tunnel that both describe.
+
+The server decides addresses, routes, names and timers within bounds. What it
+may not decide: who we trust, what we run, and a cipher that we did not offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
+from typing import TypeVar
+
+from ..errors import ConnectError, Stage
+from .model import TunnelConfig
+from .mss import Encapsulation, fragment_limit, mss_limits
+from .pushed import PushAssembler, PushedOptions, parse_parameters, parse_push
+from .tunnel_info import TunnelInfo
+
+__all__ = [
+    "NegotiatedTunnel",
+    "PushAssembler",
+    "PushedOptions",
+    "choose_cipher",
+    "filter_push",
+    "merge",
+    "negotiate",
+    "parse_push",
+]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NegotiatedTunnel:
+    """Everything that holds once the push is in. Times are seconds, sizes bytes."""
+
+    info: TunnelInfo
+    #: OpenVPN's name, upper case.
+    cipher: str
+    #: Digest for CBC ciphers.
+    auth: str
+    #: ``prf`` or ``tls-ekm``.
+    key_derivation: str
+    #: ``none``, ``comp-lzo-no``, ``stub`` or ``stub-v2``.
+    compression: str
+    peer_id: int | None
+    ping: float
+    ping_restart: float
+    ping_exit: float
+    inactive: float
+    reneg_sec: float
+    explicit_exit_notify: int
+    #: Largest datagram payload; None: no fragment header.
+    fragment: int | None
+    protocol_flags: frozenset[str] = frozenset()
+    auth_token: str | None = field(default=None, repr=False)
+    auth_token_user: str | None = field(default=None, repr=False)
+    #: What the user should hear of: nonsense in the push, refused options.
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def cc_exit(self) -> bool:
+        """Leaving is announced on the control channel (``EXIT``)."""
+        return "cc-exit" in self.protocol_flags
+
+    @property
+    def dynamic_tls_crypt(self) -> bool:
+        """Control packets of later keys are wrapped with a key of this session."""
+        return "dyn-tls-crypt" in self.protocol_flags
+
+    @property
+    def epoch(self) -> bool:
+        """AEAD packets are in the epoch format."""
+        return "aead-epoch" in self.protocol_flags
+
+
+def filter_push(config: TunnelConfig, options: Sequence[str]) -> list[str]:
+    """Apply the profile's ``pull-filter`` rules: the first whose text an option begins with counts.
+
+    Raises ConnectError for an option that a rule rejects.
+    """
+    kept = []
+    for option in options:
+        text = option.lstrip()
+        action = next((action for action, prefix in config.pull_filters if text.startswith(prefix)), "accept")
+        if action == "reject":
+            raise ConnectError(
+                "the server pushed an option that a pull-filter of the profile rejects",
+                stage=Stage.PUSH,
+                remedy="change the pull-filter, or ask the server's operator",
+            )
+        if action == "accept":
+            kept.append(option)
+    return kept
+
+
+def choose_cipher(config: TunnelConfig, pushed: PushedOptions, occ_cipher: str | None) -> str:
+    """The data channel's cipher (reference: ssl_ncp.c, check_pull_client_ncp).
+
+    A pushed one must be among those that we offered. Without one, the cipher
+    of the server's options string counts if we offered it; an old server that
+    names none gets ``data-ciphers-fallback``. Raises ConnectError.
+    """
+    offered = ":".join(config.data_ciphers)
+    if pushed.cipher is not None:
+        if pushed.cipher in config.data_ciphers:
+            return pushed.cipher
+        raise ConnectError(
+            f"the server chose cipher {_shown(pushed.cipher)}, which was not offered ({offered})",
+            stage=Stage.PUSH,
+            remedy="add it to data-ciphers if it is a supported one",
+        )
+    fallback = config.data_ciphers_fallback
+    if occ_cipher is not None:
+        name = occ_cipher.upper()
+        if name in config.data_ciphers or name == fallback:
+            return name
+        raise ConnectError(
+            f"the server negotiates no cipher and uses {_shown(name)}, which was not offered ({offered})",
+            stage=Stage.PUSH,
+            remedy="add it to data-ciphers if it is a supported one",
+        )
+    if fallback is not None:
+        return fallback
+    raise ConnectError(
+        "the server names no cipher, neither pushed nor in its options string",
+        stage=Stage.PUSH,
+        remedy="set data-ciphers-fallback to the cipher that the server uses",
+    )
+
+
+def merge(config: TunnelConfig, pushed: PushedOptions) -> PushedOptions:
+    """The profile's own options of the push grammar, overridden or extended by the push.
+
+    Single values: the push wins. Lists: the profile's come first. With
+    ``route-nopull`` the server's routes and DNS settings do not count.
+    """
+    local = parse_parameters(config.local_options)
+    if config.route_nopull:
+        pushed = replace(
+            pushed, routes=(), routes_ipv6=(), redirect_gateway=(), block_flags=(), dns=(), search_domains=()
+        )
+    pushed_address = pushed.ifconfig if pushed.ifconfig is not None else local.ifconfig
+    has_ipv6 = pushed.ifconfig_ipv6 is not None
+    return replace(
+        pushed,
+        ifconfig=pushed_address,
+        ifconfig_ipv6=pushed.ifconfig_ipv6 if has_ipv6 else local.ifconfig_ipv6,
+        ifconfig_ipv6_remote=pushed.ifconfig_ipv6_remote if has_ipv6 else local.ifconfig_ipv6_remote,
+        topology=pushed.topology or local.topology,
+        route_gateway=pushed.route_gateway or local.route_gateway,
+        route_ipv6_gateway=pushed.route_ipv6_gateway or local.route_ipv6_gateway,
+        routes=_joined(local.routes, pushed.routes),
+        routes_ipv6=_joined(local.routes_ipv6, pushed.routes_ipv6),
+        redirect_gateway=_joined(local.redirect_gateway, pushed.redirect_gateway),
+        block_flags=_joined(local.block_flags, pushed.block_flags),
+        dns=_joined(local.dns, pushed.dns),
+        search_domains=_joined(local.search_domains, pushed.search_domains),
+    )
+
+
+def negotiate(
+    config: TunnelConfig,
+    pushed: PushedOptions,
+    *,
+    transport: str,
+    remote_address: str | None,
+    occ_cipher: str | None,
+    tls_version: str,
+) -> NegotiatedTunnel:
+    """All that the profile and the push together say.
+
+    ``transport`` is ``udp`` or ``tcp``; ``remote_address`` the server's numeric address, with or
+    without its port; ``occ_cipher`` the ``cipher`` of the server's options string, if it names
+    one. Raises ConnectError (stage PUSH) where no tunnel can come of it.
+    """
+    if config.pull_filters:
+        pushed = parse_push(filter_push(config, pushed.raw))
+    merged = merge(config, pushed)
+    warnings = list(merged.warnings)
+
+    cipher = choose_cipher(config, merged, occ_cipher)
+    ekm = merged.key_derivation == "tls-ekm" or "tls-ekm" in merged.protocol_flags
+    compression = merged.compression if merged.compression is not None else config.compression
+    mtu = merged.tun_mtu if merged.tun_mtu is not None else config.tun_mtu
+    around = Encapsulation(
+        cipher=cipher,
+        auth=config.auth,
+        transport="udp" if transport.startswith("udp") else "tcp",
+        outer_ipv6=remote_address is not None and remote_address.count(":") > 1,
+        has_peer_id=merged.peer_id is not None,
+        compression=compression,
+        has_fragment=config.fragment is not None,
+        epoch="aead-epoch" in merged.protocol_flags,
+    )
+    counted = config
+    if merged.mssfix is not None:
+        counted = replace(config, mssfix=merged.mssfix, mssfix_mtu=False, mssfix_fixed=False)
+    mss_ipv4, mss_ipv6 = mss_limits(counted, around, tun_mtu=mtu)
+    topology, ipv4, gateway = _ipv4_ends(merged, warnings)
+    if ipv4 is None and merged.ifconfig_ipv6 is None:
+        warnings.append("the server gave this end of the tunnel no address")
+    ping_restart, ping_exit = _peer_silence(config, merged)
+    ping = merged.ping if merged.ping is not None else config.ping
+
+    info = TunnelInfo(
+        ipv4=ipv4,
+        ipv6=merged.ifconfig_ipv6,
+        gateway=gateway,
+        gateway_ipv6=_gateway_ipv6(merged),
+        topology=topology,
+        mtu=mtu,
+        mss_ipv4=mss_ipv4,
+        mss_ipv6=mss_ipv6,
+        dns=merged.dns,
+        search_domains=merged.search_domains,
+        routes=merged.routes,
+        routes_ipv6=merged.routes_ipv6,
+        redirect_gateway=merged.redirect_gateway,
+        block_flags=merged.block_flags,
+        peer_id=merged.peer_id,
+        cipher=cipher,
+        auth=config.auth,
+        key_derivation="tls-ekm" if ekm else "prf",
+        compression=compression,
+        ping=ping,
+        ping_restart=ping_restart,
+        transport=around.transport,
+        remote_address=remote_address,
+        tls_version=tls_version,
+        ignored_options=merged.ignored,
+    )
+    return NegotiatedTunnel(
+        info=info,
+        cipher=cipher,
+        auth=config.auth,
+        key_derivation=info.key_derivation,
+        compression=compression,
+        peer_id=merged.peer_id,
+        ping=ping,
+        ping_restart=ping_restart,
+        ping_exit=ping_exit,
+        inactive=merged.inactive if merged.inactive is not None else config.inactive,
+        reneg_sec=merged.reneg_sec if merged.reneg_sec is not None else config.reneg_sec,
+        explicit_exit_notify=(
+            merged.explicit_exit_notify if merged.explicit_exit_notify is not None else config.explicit_exit_notify
+        ),
+        fragment=fragment_limit(config, around),
+        protocol_flags=merged.protocol_flags,
+        auth_token=merged.auth_token,
+        auth_token_user=merged.auth_token_user,
+        warnings=tuple(warnings),
+    )
+
+
+def _ipv4_ends(
+    options: PushedOptions, warnings: list[str]
+) -> tuple[str, IPv4Interface | None, IPv4Address | None]:
+    """Topology, our IPv4 address with its prefix, and the gateway."""
+    # openvpn 2.6 takes an unnamed topology for net30.
+    topology = options.topology or "net30"
+    if options.ifconfig is None:
+        return topology, None, options.route_gateway
+    local, second = options.ifconfig
+    looks_like_mask = int(second) >= 0xFF000000
+    if topology != "subnet" and looks_like_mask:
+        warnings.append(f"topology {topology} came with a netmask; subnet is assumed")
+        topology = "subnet"
+    if topology != "subnet":
+        return topology, IPv4Interface((local, 32)), options.route_gateway or second
+    try:
+        return topology, IPv4Interface(f"{local}/{second}"), options.route_gateway
+    except ValueError:
+        warnings.append("topology subnet came with something that is no netmask; a single address is assumed")
+        return topology, IPv4Interface((local, 32)), options.route_gateway or second
+
+
+def _gateway_ipv6(options: PushedOptions) -> IPv6Address | None:
+    gateway = options.route_ipv6_gateway or options.ifconfig_ipv6_remote
+    return None if gateway is None or gateway.is_unspecified else gateway
+
+
+def _peer_silence(config: TunnelConfig, options: PushedOptions) -> tuple[float, float]:
+    """ping-restart and ping-exit: each replaces the other (reference: options.c), a push both."""
+    if options.ping_restart is None and options.ping_exit is None:
+        return config.ping_restart, config.ping_exit
+    return options.ping_restart or 0.0, options.ping_exit or 0.0
+
+
+def _joined(first: tuple[_T, ...], second: tuple[_T, ...]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys((*first, *second)))
+
+
+def _shown(name: str) -> str:
+    """A cipher's name from the network, fit for an error text."""
+    return name if name.isascii() and name.replace("-", "").isalnum() and len(name) <= 32 else "of another kind"
