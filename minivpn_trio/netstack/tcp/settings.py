@@ -1,0 +1,54 @@
+"""The knobs of TCP, in one frozen place.
+
+Defaults are chosen for a tunnel of a few hundred Mbit/s; times are seconds,
+sizes bytes unless a name says segments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["TcpSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpSettings:
+    """How connections of a stack behave."""
+
+    #: The receive window starts here and doubles with what the reader really takes in a round trip.
+    #: Opening wide at once overflows the queue of the server's tun device.
+    receive_buffer: int = 512 * 1024
+    receive_buffer_max: int = 8 * 1024 * 1024
+    #: Bytes accepted by ``write`` and not yet acknowledged.
+    send_buffer: int = 2 * 1024 * 1024
+    #: RFC 6928.
+    initial_window_segments: int = 10
+    #: Slow start ends here, then one segment a round trip: about as many datagrams as the
+    #: default socket buffer of the server holds. None: until the first loss (RFC 5681).
+    initial_ssthresh_segments: int | None = 90
+    #: A train of segments waits until so many fit into the window (or a third of it, or nothing is in flight).
+    train_min_segments: int = 32
+    #: Largest number of segments built at once for one connection.
+    train_max_segments: int = 44
+    #: SYNs go out at 0, 1, 3, 7, 15, 31, 63 s, ETIMEDOUT after 127 s (Linux, tcp_syn_retries).
+    syn_retries: int = 6
+    #: Retransmission timeouts in a row before ETIMEDOUT (Linux, tcp_retries2).
+    data_retries: int = 15
+    #: The same for a connection that nobody holds any more (Linux, tcp_orphan_retries).
+    orphan_retries: int = 8
+    rto_initial: float = 1.0
+    rto_min: float = 0.2
+    rto_max: float = 120.0
+    delayed_ack: float = 0.04
+    #: 2 MSL, as Linux counts it.
+    time_wait: float = 60.0
+    #: How long a closed connection waits for the peer's FIN.
+    fin_wait_2: float = 60.0
+    #: First keepalive probe after this much silence; None: none unless asked for by connection.
+    keepalive_idle: float | None = None
+    keepalive_interval: float = 75.0
+    keepalive_probes: int = 9
+    #: RFC 5961: at most one challenge ACK per connection in this time.
+    challenge_ack_interval: float = 0.5
+    timestamps: bool = True
+    sack: bool = True
