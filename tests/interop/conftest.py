@@ -1,0 +1,49 @@
+"""The laboratory as a session fixture, and what happens where there can be none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.interop.lab.lab import Lab, Server, why_not
+from tests.interop.lab.openvpn import ServerOptions
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is in this folder. As root and in CI a missing server is a failure (the ``lab``
+    fixture raises); an ordinary user cannot make namespaces, so there the tests are left out."""
+    ours = [item for item in items if HERE in item.path.parents]
+    for item in ours:
+        item.add_marker(pytest.mark.interop)
+    in_ci = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+    required = in_ci or os.geteuid() == 0 or os.environ.get("MINIVPN_INTEROP") == "required"
+    if ours and not required and why_not() is not None:
+        config.hook.pytest_deselected(items=ours)
+        items[:] = [item for item in items if item not in ours]
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The laboratory; the test process itself is in its client namespace meanwhile."""
+    with Lab(tmp_path_factory.mktemp("lab")) as made, made.our_namespace.entered():
+        yield made
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def start_server(lab: Lab) -> Iterator[StartServer]:
+    """``start_server(transport="tcp", ...)``: a server for this test, stopped after it."""
+    with ExitStack() as stack:
+
+        def start(**options: object) -> Server:
+            return stack.enter_context(lab.server(ServerOptions(**options)))  # type: ignore[arg-type]
+
+        yield start

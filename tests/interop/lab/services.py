@@ -1,0 +1,219 @@
+"""What can be reached through the tunnel: a script that runs inside the server's namespace.
+
+It listens on every address of the namespace, so it survives the tun device's coming and going:
+
+====== ==== =====================================================================================
+port        what it does
+====== ==== =====================================================================================
+80     TCP  HTTP/1.1: GET /bytes/N sends N bytes of PATTERN, POST replies with the number of bytes
+7      TCP  echo, half-close included
+9      TCP  discard; at end of input sends the count of bytes in ASCII and closes
+19     TCP  chargen: PATTERN until the peer goes
+20     TCP  reset: reads one byte, then resets the connection
+7      UDP  echo
+53     both DNS for ``lab``: web, big (truncated over UDP), anything else is NXDOMAIN
+====== ==== =====================================================================================
+
+It writes ``ready`` when it listens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import socket
+import socketserver
+import struct
+import sys
+import threading
+from typing import ClassVar
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+
+#: Fixed and position-dependent, so that a lost, doubled or moved piece shows.
+PATTERN = b"".join(struct.pack(">I", n) for n in range(64 * 1024))
+SERVER_IPV4, SERVER_IPV6 = "10.8.0.1", "fd08::1"
+#: 3 KiB of TXT records: far too much for UDP.
+BIG_TXT = [f'"{n:03d}-{"x" * 240}"' for n in range(12)]
+
+
+def send_pattern(sock: socket.socket, size: int) -> None:
+    """PATTERN over and over, ``size`` bytes in all."""
+    view = memoryview(PATTERN)
+    while size > 0:
+        piece = view[: min(size, len(view))]
+        sock.sendall(piece)
+        size -= len(piece)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """GET /bytes/N and POST; everything else is 404."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        prefix, _, number = self.path.rpartition("/")
+        if prefix != "/bytes" or not number.isdigit():
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", number)
+        self.end_headers()
+        self.wfile.flush()
+        send_pattern(self.connection, int(number))
+
+    def do_POST(self) -> None:
+        left = size = int(self.headers["Content-Length"])
+        while left > 0:
+            piece = self.rfile.read1(min(left, 1 << 18))
+            if not piece:
+                return
+            left -= len(piece)
+        body = str(size).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet: the access log is nobody's business here."""
+
+
+class Stream(socketserver.BaseRequestHandler):
+    """A TCP service; a peer that goes away is not an error."""
+
+    request: socket.socket
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            self.serve(self.request)
+
+    def serve(self, sock: socket.socket) -> None:
+        raise NotImplementedError
+
+
+class Echo(Stream):
+    def serve(self, sock: socket.socket) -> None:
+        while data := sock.recv(1 << 16):
+            sock.sendall(data)
+
+
+class Discard(Stream):
+    def serve(self, sock: socket.socket) -> None:
+        total = 0
+        buffer = bytearray(1 << 18)
+        while count := sock.recv_into(buffer):
+            total += count
+        sock.sendall(str(total).encode())
+
+
+class Chargen(Stream):
+    def serve(self, sock: socket.socket) -> None:
+        while True:
+            sock.sendall(PATTERN)
+
+
+class Reset(Stream):
+    def serve(self, sock: socket.socket) -> None:
+        sock.recv(1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+
+
+class UDPEcho(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        data, sock = self.request
+        sock.sendto(data, self.client_address)
+
+
+def dns_answer(wire: bytes, *, udp: bool) -> bytes:
+    """One answer of the zone ``lab``."""
+    query = dns.message.from_wire(wire)
+    answer = dns.message.make_response(query, recursion_available=True)
+    answer.flags |= dns.flags.AA
+    question = query.question[0]
+    name, kind = question.name.to_text().lower(), question.rdtype
+    records = {
+        ("web.lab.", dns.rdatatype.A): [SERVER_IPV4],
+        ("web.lab.", dns.rdatatype.AAAA): [SERVER_IPV6],
+        ("big.lab.", dns.rdatatype.A): [f"10.9.{n // 250}.{n % 250 + 1}" for n in range(400)],
+        ("big.lab.", dns.rdatatype.TXT): BIG_TXT,
+    }.get((name, kind))
+    if records is not None:
+        answer.answer.append(dns.rrset.from_text_list(question.name, 60, "IN", dns.rdatatype.to_text(kind), records))
+    elif name not in {"web.lab.", "big.lab."}:
+        answer.set_rcode(dns.rcode.NXDOMAIN)
+    if not udp:
+        return answer.to_wire(max_size=65535)
+    if len(answer.to_wire(max_size=65535)) > 1232:
+        answer.answer.clear()
+        answer.flags |= dns.flags.TC
+    return answer.to_wire()
+
+
+class DNSOverUDP(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        data, sock = self.request
+        sock.sendto(dns_answer(data, udp=True), self.client_address)
+
+
+class DNSOverTCP(Stream):
+    def serve(self, sock: socket.socket) -> None:
+        with sock.makefile("rb") as reader:
+            while len(head := reader.read(2)) == 2:
+                reply = dns_answer(reader.read(struct.unpack(">H", head)[0]), udp=False)
+                sock.sendall(struct.pack(">H", len(reply)) + reply)
+
+
+class DualStack:
+    """Listen on :: for both families."""
+
+    address_family: ClassVar[int] = socket.AF_INET6
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 256
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # type: ignore[attr-defined]
+        super().server_bind()  # type: ignore[misc]
+
+
+class TCPServer(DualStack, socketserver.ThreadingTCPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A peer that resets is an everyday thing."""
+
+
+class UDPServer(DualStack, socketserver.UDPServer):
+    pass
+
+
+class HTTPServer(DualStack, http.server.ThreadingHTTPServer):
+    def server_bind(self) -> None:
+        # HTTPServer's own looks up the host's name, which takes seconds where there is no DNS.
+        self.server_name, self.server_port = "lab", 80
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """As above."""
+
+
+def main() -> None:
+    servers: list[socketserver.BaseServer] = [HTTPServer(("::", 80), Handler)]
+    for port, handler in ((7, Echo), (9, Discard), (19, Chargen), (20, Reset), (53, DNSOverTCP)):
+        servers.append(TCPServer(("::", port), handler))
+    for port, datagram_handler in ((7, UDPEcho), (53, DNSOverUDP)):
+        servers.append(UDPServer(("::", port), datagram_handler))
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    print("ready", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
