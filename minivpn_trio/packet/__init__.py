@@ -1,0 +1,1 @@
+"""What OpenVPN packets are made of: opcodes, identifiers, the control packet codec, the replay window."""

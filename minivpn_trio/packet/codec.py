@@ -26,6 +26,7 @@ __all__ = [
     "HEAD_SIZE",
     "MAX_ACKS",
     "NO_SESSION",
+    "PACKET_ID_SIZE",
     "SESSION_ID_SIZE",
     "ControlPacket",
     "parse_control_untrusted",

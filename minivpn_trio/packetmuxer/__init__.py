@@ -1,0 +1,5 @@
+"""The gate of a session: sorts data from control, binds the session ids, protects control packets.
+
+``muxer.py`` is the core, ``control_wrap.py`` what stands between it and the
+wire (``tls_auth.py``, ``tls_crypt.py``), ``worker.py`` its two tasks.
+"""

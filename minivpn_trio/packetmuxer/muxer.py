@@ -1,0 +1,271 @@
+"""Sorts what arrives into data and control, and puts control packets on the wire.
+
+The muxer is the gate of a session. It knows both session ids and lets through
+only control packets that name them; everything else is counted in ``drops``
+and goes no further.
+
+The client binds the server's session id by the first packet that acknowledges
+our hard reset and, beside the acknowledgement, names our own session id. Those
+8 random bytes are known only to whoever saw our reset, so a reset forged from
+off the path binds nothing, from whatever address it pretends to come. Once bound,
+a packet with another session id is dropped, resets included. A server binds
+the id of the client's first hard reset.
+
+Bursts of data packets, nearly all there are, are recognised by their first
+bytes and handed on as the same list.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from operator import itemgetter
+
+from ..errors import DropReason, ProtocolError
+from ..events import SessionState
+from ..items import Burst, SequencedPacket
+from ..packet.codec import (
+    HEAD_SIZE,
+    NO_SESSION,
+    PACKET_ID_SIZE,
+    SESSION_ID_SIZE,
+    ControlPacket,
+    parse_control_untrusted,
+    serialize_control,
+)
+from ..packet.ids import KeyID, PacketID, RandomBytes, Role, SessionID
+from ..packet.opcodes import DATA_OPCODES, KEY_ID_MASK, OPCODE_SHIFT, Opcode
+from ..tracing import Direction, PacketTraced, Tracer
+from .control_wrap import ControlWrap
+
+__all__ = ["MAX_CONTROL_DATAGRAM", "Demuxed", "PacketMuxer"]
+
+#: Largest control datagram sent: 1250 bytes with the headers of IPv4 and UDP, which passes every
+#: IPv6 path with those of IPv6 too (reference: ssl.c, TLS_CHANNEL_MTU_MIN).
+MAX_CONTROL_DATAGRAM = 1250 - 28
+#: Largest control datagram looked at: a peer may have raised its limit up to 2048 bytes of payload.
+MAX_ACCEPTED_DATAGRAM = 2048 + 256
+#: Acknowledgements that ride on a control packet with a payload (reference: ssl.h).
+RIDING_ACKS = 4
+#: What a control packet has besides wrap and payload.
+CONTROL_OVERHEAD = HEAD_SIZE + 1 + RIDING_ACKS * PACKET_ID_SIZE + SESSION_ID_SIZE + PACKET_ID_SIZE
+
+HARD_RESET_OF = {
+    Role.CLIENT: Opcode.CONTROL_HARD_RESET_CLIENT_V2,
+    Role.SERVER: Opcode.CONTROL_HARD_RESET_SERVER_V2,
+}
+#: The packet id of every hard reset, and so what acknowledges one.
+RESET_ID = PacketID(0)
+FIRST_KEY = KeyID(0)
+
+DATA_FIRST_BYTES = frozenset(opcode << OPCODE_SHIFT | key for opcode in DATA_OPCODES for key in range(KEY_ID_MASK + 1))
+first_byte = itemgetter(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Demuxed:
+    """A burst, sorted. Each part is in the order of arrival."""
+
+    data: Burst
+    control: list[SequencedPacket] = field(default_factory=list)
+    #: The remote session id became known with this burst.
+    bound: bool = False
+
+
+class PacketMuxer:
+    """The muxer of one session, in either role.
+
+    ``session_state`` is asked only for trace records.
+    """
+
+    def __init__(
+        self,
+        *,
+        role: Role,
+        wrap: ControlWrap,
+        rng: RandomBytes,
+        tracer: Tracer | None = None,
+        session_state: Callable[[], SessionState] = lambda: SessionState.UNDEF,
+    ) -> None:
+        self._role = role
+        self._wrap = wrap
+        self._tracer = tracer
+        self._session_state = session_state
+        self._local = new_session_id(rng)
+        self._remote: SessionID | None = None
+        peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
+        self._peer_reset = HARD_RESET_OF[peer]
+        self._expected = {Opcode.CONTROL_V1, Opcode.ACK_V1, Opcode.CONTROL_SOFT_RESET_V1, self._peer_reset}
+        #: Packets refused, by reason.
+        self.drops: Counter[DropReason] = Counter()
+        #: Control packets that came through, and that were sent.
+        self.packets_in = 0
+        self.packets_out = 0
+
+    @property
+    def local_session_id(self) -> SessionID:
+        """Our 8 random bytes, never all zeros."""
+        return self._local
+
+    @property
+    def remote_session_id(self) -> SessionID | None:
+        """The peer's session id; None until it is bound."""
+        return self._remote
+
+    @property
+    def max_control_payload(self) -> int:
+        """Bytes of TLS stream that fit one control packet, whatever acknowledgements ride on it."""
+        return MAX_CONTROL_DATAGRAM - self._wrap.overhead - CONTROL_OVERHEAD
+
+    def wrap_for(self, key_id: KeyID) -> ControlWrap:
+        """The wrap of control packets of ``key_id``: one for all, unless keys after the first get their own."""
+        return self._wrap
+
+    def handle_datagrams(self, burst: Burst, now: float) -> Demuxed:
+        """Sort what arrived. Never raises; what is not ours is dropped and counted."""
+        if self._remote is not None:
+            try:
+                if DATA_FIRST_BYTES.issuperset(map(first_byte, burst)):
+                    return Demuxed(burst)
+            except IndexError:
+                pass  # An empty datagram: it is counted with the rest.
+        return self._sort(burst, now)
+
+    def wrap_control(self, packets: list[SequencedPacket], now: float) -> Burst:
+        """The datagrams for ``packets``.
+
+        Raises ValueError for acknowledgements before the session is bound: there
+        was nothing to acknowledge.
+        """
+        burst = []
+        for packet in packets:
+            head, body = serialize_control(
+                ControlPacket(
+                    opcode=packet.opcode,
+                    key_id=packet.key_id,
+                    session_id=self._local,
+                    acks=packet.acks,
+                    peer_session_id=self._remote if packet.acks else None,
+                    packet_id=packet.packet_id,
+                    payload=packet.payload,
+                )
+            )
+            datagram = self.wrap_for(packet.key_id).wrap(head, body, now)
+            burst.append(datagram)
+            if self._tracer is not None:
+                self._trace("out", packet, len(datagram), now)
+        self.packets_out += len(burst)
+        return burst
+
+    def _sort(self, burst: Burst, now: float) -> Demuxed:
+        """handle_datagrams for a burst that may hold anything."""
+        was_bound = self._remote is not None
+        data: Burst = []
+        control: list[SequencedPacket] = []
+        for datagram in burst:
+            packet = None
+            try:
+                if datagram and datagram[0] in DATA_FIRST_BYTES:
+                    if self._remote is None:
+                        raise ProtocolError(DropReason.NOT_READY, "data before a session")
+                    data.append(datagram)
+                    continue
+                packet = self._unwrap_untrusted(datagram, now)
+                self._admit_untrusted(packet)
+            except ProtocolError as error:
+                self.drops[error.reason] += 1
+                if self._tracer is not None:
+                    self._trace_drop(datagram, packet, error.reason, now)
+                continue
+            sequenced = SequencedPacket(packet.key_id, packet.opcode, packet.acks, packet.packet_id, packet.payload)
+            control.append(sequenced)
+            if self._tracer is not None:
+                self._trace("in", sequenced, len(datagram), now)
+        self.packets_in += len(control)
+        return Demuxed(data, control, bound=not was_bound and self._remote is not None)
+
+    def _unwrap_untrusted(self, datagram: bytes, now: float) -> ControlPacket:
+        """The control packet in ``datagram``, authenticated as far as the wrap does that."""
+        if not datagram:
+            raise ProtocolError(DropReason.TOO_SHORT, "nothing")
+        if len(datagram) > MAX_ACCEPTED_DATAGRAM:
+            raise ProtocolError(DropReason.TOO_LONG, f"{len(datagram)} bytes")
+        wrap = self.wrap_for(KeyID(datagram[0] & KEY_ID_MASK))
+        return parse_control_untrusted(*wrap.unwrap_untrusted(datagram, now))
+
+    def _admit_untrusted(self, packet: ControlPacket) -> None:
+        """Raise ProtocolError unless ``packet`` belongs to this session, which it may bind."""
+        if packet.opcode not in self._expected:
+            raise ProtocolError(DropReason.UNEXPECTED_OPCODE, packet.opcode.wire_name)
+        if packet.acks and packet.peer_session_id != self._local:
+            raise ProtocolError(DropReason.BAD_SESSION_ID, "it answers another session")
+        is_reset = packet.opcode is self._peer_reset
+        if is_reset and (packet.packet_id != RESET_ID or packet.key_id != FIRST_KEY):
+            raise ProtocolError(DropReason.MALFORMED, "a hard reset that does not begin a session")
+        if self._remote is None:
+            self._bind_untrusted(packet, is_reset)
+        elif packet.session_id != self._remote:
+            raise ProtocolError(DropReason.BAD_SESSION_ID, "it comes from another session")
+
+    def _bind_untrusted(self, packet: ControlPacket, is_reset: bool) -> None:
+        """Take the session id of ``packet`` as the peer's, or raise ProtocolError."""
+        # That the acknowledgement is for us was found out already. Any control packet will do: the
+        # server's reset may be lost while an ACK_V1 of its own arrives.
+        answers = packet.key_id == FIRST_KEY and RESET_ID in packet.acks
+        if not (is_reset if self._role is Role.SERVER else answers):
+            raise ProtocolError(DropReason.NOT_READY, "it does not answer our hard reset")
+        self._remote = packet.session_id
+
+    def _trace(self, direction: Direction, packet: SequencedPacket, size: int, now: float) -> None:
+        assert self._tracer is not None
+        self._tracer.trace(
+            PacketTraced(
+                time=now,
+                stage=self._session_state(),
+                direction=direction,
+                opcode=packet.opcode,
+                key_id=packet.key_id,
+                packet_id=packet.packet_id,
+                acks=packet.acks,
+                size=size,
+                payload_size=len(packet.payload),
+                attempt=packet.attempt or None,
+                payload=packet.payload,
+            )
+        )
+
+    def _trace_drop(self, datagram: bytes, packet: ControlPacket | None, reason: DropReason, now: float) -> None:
+        """A record of what was dropped, with as much of it as could be read."""
+        assert self._tracer is not None
+        opcode, key_id = read_first_byte(datagram)
+        self._tracer.trace(
+            PacketTraced(
+                time=now,
+                stage=self._session_state(),
+                direction="dropped",
+                opcode=opcode,
+                key_id=key_id,
+                packet_id=packet.packet_id if packet else None,
+                acks=packet.acks if packet else (),
+                size=len(datagram),
+                payload_size=len(packet.payload) if packet else 0,
+                drop_reason=reason,
+                payload=packet.payload if packet else b"",
+            )
+        )
+
+
+def new_session_id(rng: RandomBytes) -> SessionID:
+    """8 random bytes; all zeros would mean "no session"."""
+    while (session_id := SessionID(rng(SESSION_ID_SIZE))) == NO_SESSION:
+        pass
+    return session_id
+
+
+def read_first_byte(datagram: bytes) -> tuple[Opcode | None, KeyID | None]:
+    """Opcode and key id as claimed; (None, None) where there is no such opcode."""
+    try:
+        return Opcode(datagram[0] >> OPCODE_SHIFT), KeyID(datagram[0] & KEY_ID_MASK)
+    except (IndexError, ValueError):
+        return None, None

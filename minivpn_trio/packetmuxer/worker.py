@@ -1,0 +1,51 @@
+"""The two workers of the muxer: one sorts what arrives, one sends control packets and data."""
+
+from __future__ import annotations
+
+import trio
+
+from ..items import Burst, ControlBurst, RemoteBound, SequencedPacket
+from ..ports import DroppingOutlet, Inlet, WaitingOutlet
+from .muxer import PacketMuxer
+
+__all__ = ["move_down", "move_up"]
+
+
+async def move_up(
+    muxer: PacketMuxer,
+    *,
+    inlet: Inlet[Burst],
+    data: WaitingOutlet[Burst],
+    control: DroppingOutlet[list[SequencedPacket]],
+    notify: DroppingOutlet[RemoteBound],
+) -> None:
+    """From the network to datachannel and reliable, until the inlet ends.
+
+    ``notify`` is told once, before the packets that bound the session are passed on. Control
+    packets that find no room are dropped: they were not acknowledged, so the peer repeats them.
+    """
+    receive, handle, clock = inlet.receive, muxer.handle_datagrams, trio.current_time
+    try:
+        while True:
+            demuxed = handle(await receive(), clock())
+            if demuxed.bound:
+                notify.offer(RemoteBound())
+            if demuxed.control:
+                control.offer(demuxed.control)
+            if demuxed.data:
+                await data.send(demuxed.data)
+    except trio.EndOfChannel:
+        return
+
+
+async def move_down(muxer: PacketMuxer, *, inlet: Inlet[Burst | ControlBurst], outlet: WaitingOutlet[Burst]) -> None:
+    """From reliable, datachannel and keeper to the network, until the inlet ends."""
+    receive, send = inlet.receive, outlet.send
+    try:
+        while True:
+            item = await receive()
+            if isinstance(item, ControlBurst):
+                item = muxer.wrap_control(item.packets, trio.current_time())
+            await send(item)
+    except trio.EndOfChannel:
+        return
