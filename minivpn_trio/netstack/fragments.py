@@ -1,4 +1,4 @@
-"""Reassembly of fragmented IP datagrams, in bounded memory.
+"""Reassembly of fragmented IP datagrams, in bounded memory; and the making of fragments.
 
 Whoever can send fragments can ask us to keep them, so every quantity has a
 cap: how long a datagram may take (30 s), how many pieces it may have, how
@@ -16,16 +16,22 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from struct import Struct
 
 from ..errors import DropReason
 from .packets import Address, Fragment, IpPayload
 
-__all__ = ["FragmentTable"]
+__all__ = ["FragmentTable", "split"]
 
 _Key = tuple[Address, Address, int, int]
 
 #: What one kept piece costs besides its bytes: objects, list entries.
 _PIECE_OVERHEAD = 200
+
+_U16 = Struct("!H")
+_IPV6_FRAGMENT = Struct("!BxHI")
+_FRAGMENT_PROTOCOL = 44
+_MORE = 0x2000
 
 
 class _Assembly:
@@ -133,16 +139,15 @@ class FragmentTable:
             self._drop(oldest, DropReason.LIMIT)
             if oldest == key:
                 return None
-        if assembly.poisoned or assembly.have != assembly.end:
+        if assembly.have != assembly.end:
             return None
         self._forget(key)
         return IpPayload(fragment.src, fragment.dst, assembly.protocol, b"".join(assembly.pieces))
 
     def next_timeout(self) -> float | None:
         """When the oldest unfinished datagram is given up; None if there is none."""
-        for assembly in self._assemblies.values():
-            return assembly.first_seen + self.timeout
-        return None
+        oldest = next(iter(self._assemblies.values()), None)
+        return None if oldest is None else oldest.first_seen + self.timeout
 
     def handle_timeout(self, now: float) -> None:
         """Give up the datagrams whose time is over."""
@@ -161,3 +166,26 @@ class FragmentTable:
     def _drop(self, key: _Key, reason: DropReason) -> None:
         self._forget(key)
         self.drops[reason] += 1
+
+
+def split(packet: bytes, mtu: int, ident: int) -> list[bytes]:
+    """``packet``, an IPv4 packet without options or an IPv6 packet without extension headers, as fragments of
+    at most ``mtu`` bytes (at least 68). ``ident`` has 16 or 32 bits."""
+    if packet[0] >> 4 == 4:
+        size = (mtu - 20) & ~7
+        pieces = []
+        for at in range(0, len(packet) - 20, size):
+            payload = packet[20 + at : 20 + at + size]
+            flags = at // 8 | (_MORE if 20 + at + size < len(packet) else 0)
+            head = packet[:2] + b"".join(map(_U16.pack, (20 + len(payload), ident & 0xFFFF, flags))) + packet[8:10]
+            checksum = 65535 - int.from_bytes(head + b"\0\0" + packet[12:20], "big") % 65535
+            pieces.append(head + _U16.pack(checksum) + packet[12:20] + payload)
+        return pieces
+    size = (mtu - 48) & ~7
+    pieces = []
+    for at in range(0, len(packet) - 40, size):
+        payload = packet[40 + at : 40 + at + size]
+        more = 40 + at + size < len(packet)
+        head = packet[:4] + _U16.pack(8 + len(payload)) + bytes((_FRAGMENT_PROTOCOL,)) + packet[7:40]
+        pieces.append(head + _IPV6_FRAGMENT.pack(packet[6], at | more, ident & 0xFFFFFFFF) + payload)
+    return pieces

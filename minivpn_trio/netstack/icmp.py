@@ -17,16 +17,30 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
+from typing import Protocol
 
 from ..errors import DropReason, ProtocolError
+from . import scapy_wire
 from .packets import Address, IcmpMessage
 
-__all__ = ["EchoReply", "IcmpEndpoint", "Quote", "echo_reply", "error_of", "is_error", "mtu_of", "quote_untrusted"]
+__all__ = [
+    "EchoError",
+    "EchoReply",
+    "IcmpEndpoint",
+    "IcmpStack",
+    "Quote",
+    "echo_reply",
+    "error_of",
+    "is_error",
+    "mtu_of",
+    "quote_untrusted",
+]
 
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _ECHO_REQUEST_6, _ECHO_REPLY_6 = 128, 129
 
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
+_ICMP_HEADER = 8
 
 _PORTS = Struct("!HH")
 _TCP_START = Struct("!HHI")
@@ -85,42 +99,63 @@ def echo_reply(message: IcmpMessage) -> IcmpMessage | None:
 
 @dataclass(frozen=True, slots=True)
 class EchoReply:
-    """An answer to an echo request: who, which, with what, and when the burst that brought it arrived."""
+    """An answer to an echo request: from whom, to which, and with what."""
 
     src: Address
     sequence: int
     payload: bytes
-    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class EchoError:
+    """An ICMP error about the echo request ``sequence`` to ``dst``; ``src`` is who reported it."""
+
+    src: Address
+    dst: Address
+    sequence: int
+    error: OSError
+
+
+class IcmpStack(Protocol):
+    """What an endpoint asks of its stack."""
+
+    def bind_icmp(self, handler: IcmpEndpoint, identifier: int | None = None) -> int:
+        """Register ``handler`` under an echo identifier (random when None), which is returned. Raises OSError."""
+        ...
+
+    def release_icmp(self, handler: IcmpEndpoint) -> None:
+        """Undo ``bind_icmp``."""
+        ...
+
+    def source_for(self, remote: Address) -> Address:
+        """Our address for talking to ``remote``. Raises OSError."""
+        ...
+
+    def mtu_to(self, remote: Address) -> int:
+        """Largest IP packet for ``remote``, bytes."""
+        ...
+
+    def send_ip(self, packet: bytes) -> bool:
+        """Queue a complete IP packet."""
+        ...
 
 
 class IcmpEndpoint:
     """An identifier under which echo requests are sent and their replies collected.
 
-    ``send`` hands a message to the stack, ``on_close`` releases the
-    identifier; both are the stack's. At most ``max_queued`` replies and errors
-    are kept; more are dropped, oldest first.
+    At most ``max_queued`` replies and as many errors are kept; when there are
+    more, the oldest go. ``on_change``, if set, is called for each that arrives
+    and when the tunnel goes.
     """
 
-    def __init__(
-        self,
-        *,
-        local: Address,
-        identifier: int,
-        send: Callable[[IcmpMessage], None],
-        max_payload: Callable[[], int],
-        on_close: Callable[[IcmpEndpoint], None] | None = None,
-        max_queued: int = 64,
-    ) -> None:
-        self.local = local
-        self.identifier = identifier
+    def __init__(self, stack: IcmpStack, identifier: int | None = None, *, max_queued: int = 64) -> None:
         self.on_change: Callable[[], None] | None = None
         self.closed = False
-        self._send = send
-        self._max_payload = max_payload
-        self._on_close = on_close
+        self._stack = stack
         self._replies: deque[EchoReply] = deque(maxlen=max_queued)
-        self._errors: deque[tuple[OSError, Address, int]] = deque(maxlen=max_queued)
+        self._errors: deque[EchoError] = deque(maxlen=max_queued)
         self._failure: OSError | None = None
+        self.identifier = stack.bind_icmp(self, identifier)
 
     @property
     def error(self) -> OSError | None:
@@ -132,27 +167,27 @@ class IcmpEndpoint:
         """Whether a reply, an error or the end can be had at once."""
         return bool(self._replies or self._errors) or self._failure is not None or self.closed
 
-    def send_echo(self, remote: Address, sequence: int, payload: bytes) -> None:
-        """Send an echo request with a 16-bit ``sequence``.
+    def send_echo(self, remote: Address, sequence: int, payload: bytes, *, ttl: int = 64) -> None:
+        """Send an echo request; of ``sequence`` the low 16 bits count.
 
-        Raises OSError: EMSGSIZE if ``payload`` does not fit one packet of the tunnel, EAFNOSUPPORT, EBADF
-        after closing, or what the tunnel failed with.
+        Raises OSError: EMSGSIZE if ``payload`` does not fit one packet of the
+        tunnel, ENETUNREACH, EBADF after closing, or what the tunnel failed with.
         """
         self.raise_failure()
-        if len(remote) != len(self.local):
-            raise _os_error(errno.EAFNOSUPPORT)
-        if len(payload) > self._max_payload():
+        ipv4 = len(remote) == 4
+        if len(payload) + _ICMP_HEADER + (20 if ipv4 else 40) > self._stack.mtu_to(remote):
             raise _os_error(errno.EMSGSIZE)
-        kind = _ECHO_REQUEST if len(remote) == 4 else _ECHO_REQUEST_6
         rest = self.identifier << 16 | sequence & 0xFFFF
-        self._send(IcmpMessage(self.local, remote, kind, 0, rest, payload))
+        kind = _ECHO_REQUEST if ipv4 else _ECHO_REQUEST_6
+        request = IcmpMessage(self._stack.source_for(remote), remote, kind, 0, rest, bytes(payload))
+        self._stack.send_ip(scapy_wire.build_icmp(request, ttl=ttl))
 
     def take_reply(self) -> EchoReply | None:
         """The oldest reply, or None."""
         return self._replies.popleft() if self._replies else None
 
-    def take_error(self) -> tuple[OSError, Address, int] | None:
-        """The oldest ICMP error about one of our requests: the error, where the request went, its sequence."""
+    def take_error(self) -> EchoError | None:
+        """The oldest error about one of our requests, or None."""
         return self._errors.popleft() if self._errors else None
 
     def raise_failure(self) -> None:
@@ -162,24 +197,29 @@ class IcmpEndpoint:
         if self._failure is not None:
             raise _os_error(self._failure.errno or errno.ENETDOWN)
 
-    def handle_reply(self, message: IcmpMessage, now: float) -> bool:
-        """Queue an echo reply; False if it is not ours."""
-        reply = _ECHO_REPLY if _ipv4(message) else _ECHO_REPLY_6
-        if self.closed or message.type != reply or message.code or message.rest >> 16 != self.identifier:
-            return False
-        self._replies.append(EchoReply(message.src, message.rest & 0xFFFF, bytes(message.payload), now))
-        return True
-
-    def handle_icmp_error(self, error: OSError, remote: Address, sequence: int) -> bool:
-        """Note an ICMP error about our request ``sequence`` to ``remote``; True if somebody should be woken."""
+    def handle_message(self, message: IcmpMessage) -> None:
+        """Take an echo reply with our identifier, or an error that quotes one of our requests. Others are ignored."""
         if self.closed:
-            return False
-        self._errors.append((error, remote, sequence))
-        return True
+            return
+        if message.type == (_ECHO_REPLY if _ipv4(message) else _ECHO_REPLY_6):
+            if message.code or message.rest >> 16 != self.identifier:
+                return
+            self._replies.append(EchoReply(message.src, message.rest & 0xFFFF, bytes(message.payload)))
+        else:
+            error = error_of(message) if is_error(message) else None
+            try:
+                quote = quote_untrusted(message)
+            except ProtocolError:
+                return
+            if error is None or quote.protocol not in (_ICMP, _ICMPV6) or quote.sport != self.identifier:
+                return
+            self._errors.append(EchoError(message.src, quote.dst, quote.sequence, error))
+        self._changed()
 
-    def fail(self, error: OSError) -> None:
+    def handle_error(self, error: OSError) -> None:
         """The tunnel is gone."""
         self._failure = error
+        self._changed()
 
     def close(self) -> None:
         """Release the identifier. Idempotent."""
@@ -188,8 +228,12 @@ class IcmpEndpoint:
         self.closed = True
         self._replies.clear()
         self._errors.clear()
-        if self._on_close is not None:
-            self._on_close(self)
+        self._stack.release_icmp(self)
+        self._changed()
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
