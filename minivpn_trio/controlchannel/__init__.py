@@ -1,0 +1,1 @@
+"""The control channel: from numbered messages to the byte streams that TLS reads, and back."""

@@ -1,0 +1,153 @@
+"""One reliable conversation: both directions of one key id.
+
+Each key of a session has message ids of its own that start at 0 on either
+side, and message 0 is always the reset that opens the conversation. So until
+the peer's message 0 is here nothing but our own reset goes out: what follows
+then always carries the acknowledgement of that reset, which is what the peer
+waits for.
+
+For the same reason a lone acknowledgement of a reset is held for a moment.
+Sent on its own it could overtake, or lose the race against, the ClientHello.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import DropReason, ProtocolError
+from ..items import Segment, SequencedPacket
+from ..packet.ids import KeyID, Role
+from ..packet.opcodes import Opcode
+from .acks import ACK_QUEUE_SIZE, ACKS_IN_ACK, ACKS_IN_CONTROL, AckQueue
+from .receiver import Receiver, Verdict
+from .sender import Sender
+
+__all__ = ["ACK_HOLD", "MAX_PAYLOAD", "Conversation", "ConversationSettings", "check_packet_untrusted"]
+
+#: How long the acknowledgement of the peer's reset waits for a message of ours, seconds.
+ACK_HOLD = 0.1
+#: Longest payload of a control packet, bytes; the reference never makes a longer one
+#: (reference: common.h, TLS_CHANNEL_BUF_SIZE).
+MAX_PAYLOAD = 2048
+
+_HARD_RESETS = {
+    Role.CLIENT: frozenset({Opcode.CONTROL_HARD_RESET_SERVER_V2}),
+    Role.SERVER: frozenset({Opcode.CONTROL_HARD_RESET_CLIENT_V2, Opcode.CONTROL_HARD_RESET_CLIENT_V3}),
+}
+_SOFT_RESET = frozenset({Opcode.CONTROL_SOFT_RESET_V1})
+_ORDINARY = frozenset({Opcode.CONTROL_V1})
+_WRAPPED = frozenset({Opcode.CONTROL_V1, Opcode.CONTROL_WKC_V1})
+
+
+def check_packet_untrusted(packet: SequencedPacket, role: Role) -> None:
+    """Whether ``packet`` can belong to any conversation of a session in which we play ``role``.
+
+    Message 0 is a reset, a hard one for key 0 and a soft one for the others; all other messages
+    are not. Raises ProtocolError.
+    """
+    if len(packet.acks) > ACK_QUEUE_SIZE:
+        raise ProtocolError(DropReason.MALFORMED, "too many acknowledgements")
+    if (packet.opcode is Opcode.ACK_V1) != (packet.packet_id is None):
+        raise ProtocolError(DropReason.MALFORMED, "message id")
+    if len(packet.payload) > MAX_PAYLOAD:
+        raise ProtocolError(DropReason.TOO_LONG, f"{len(packet.payload)} bytes")
+    if packet.packet_id is None:
+        return
+    if packet.packet_id == 0:
+        expected = _HARD_RESETS[role] if packet.key_id == 0 else _SOFT_RESET
+    else:
+        # Only a client that was asked to repeats its wrapped key, and only in message 1.
+        expected = _WRAPPED if packet.packet_id == 1 and role is Role.SERVER else _ORDINARY
+    if packet.opcode not in expected:
+        raise ProtocolError(DropReason.UNEXPECTED_OPCODE, f"{packet.opcode.name} as message {packet.packet_id}")
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSettings:
+    """What all conversations of a session have in common; times in seconds."""
+
+    role: Role
+    tls_timeout: float = 2.0
+    ack_hold: float = ACK_HOLD
+    #: Most acknowledgements in any packet. 4 pleases SoftEther, which refuses more.
+    max_acks: int = ACKS_IN_ACK
+
+
+class Conversation:
+    """The sender, receiver and acknowledgements of ``key_id``."""
+
+    __slots__ = ("_ack_limit", "_heard", "_settings", "acks", "key_id", "opened", "receiver", "sender")
+
+    def __init__(self, key_id: KeyID, settings: ConversationSettings) -> None:
+        self.key_id = key_id
+        self.sender = Sender(first_timeout=settings.tls_timeout)
+        self.receiver = Receiver()
+        self.acks = AckQueue()
+        #: True once we sent, or queued, our own reset.
+        self.opened = False
+        self._heard = False
+        self._settings = settings
+        self._ack_limit = min(ACKS_IN_ACK, settings.max_acks)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is queued, in flight, undelivered, or waiting to be acknowledged."""
+        return not (self.sender.queued or self.sender.in_flight or self.receiver.stored or self.acks.pending)
+
+    # input
+
+    def open(self, opcode: Opcode, payload: bytes, now: float) -> None:
+        """Send our reset as message 0. Does nothing when we did so before, which is how two
+        simultaneous soft resets become one."""
+        if not self.opened:
+            self.opened = True
+            self.sender.push(opcode, payload, now)
+
+    def handle_packet_untrusted(self, packet: SequencedPacket, now: float) -> None:
+        """Take one packet of the peer that ``check_packet_untrusted`` let pass.
+
+        ProtocolError: its message was not new. What it acknowledged counts all the same, and a
+        duplicate is acknowledged again.
+        """
+        if packet.acks:
+            self.sender.handle_acks(packet.acks, now)
+        if self.opened and not self._heard:
+            self._heard = True
+            self.sender.handle_first_reply(now)
+        if packet.packet_id is None:
+            return
+        verdict = self.receiver.accept(packet.packet_id, packet.opcode, packet.payload)
+        if verdict is Verdict.OUT_OF_WINDOW:
+            raise ProtocolError(DropReason.OUT_OF_WINDOW, f"message {packet.packet_id}")
+        new_reset = verdict is Verdict.NEW and packet.packet_id == 0
+        # A full queue means no acknowledgement: the message is safe, the peer will ask again.
+        self.acks.add(packet.packet_id, now + self._settings.ack_hold if new_reset else now)
+        if new_reset:
+            self.sender.release(now)
+        if verdict is Verdict.DUPLICATE:
+            raise ProtocolError(DropReason.DUPLICATE, f"message {packet.packet_id}")
+
+    # output
+
+    def poll_transmit(self, now: float) -> list[SequencedPacket]:
+        """What has to be sent now: messages first, then the acknowledgements that found no room."""
+        limit = min(ACKS_IN_CONTROL, self._ack_limit)
+        packets = [
+            SequencedPacket(
+                self.key_id, message.opcode, self.acks.take(limit), message.packet_id, message.payload, message.attempt
+            )
+            for message in self.sender.poll(now)
+        ]
+        # Before our reset the peer could make nothing of an acknowledgement.
+        while self.opened and self.acks.due is not None and self.acks.due <= now:
+            packets.append(SequencedPacket(self.key_id, Opcode.ACK_V1, self.acks.take(self._ack_limit), None, b"", 1))
+        return packets
+
+    def next_timeout(self) -> float | None:
+        """When ``poll_transmit`` has something to send, absolute seconds."""
+        times = [self.sender.next_timeout(), self.acks.due if self.opened else None]
+        return min((time for time in times if time is not None), default=None)
+
+    def ready(self) -> list[Segment]:
+        """What can be delivered, in order, without taking it."""
+        return [Segment(self.key_id, opcode, payload) for opcode, payload in self.receiver.ready()]
