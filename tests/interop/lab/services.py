@@ -24,7 +24,6 @@ import http.server
 import socket
 import socketserver
 import struct
-import sys
 import threading
 from typing import ClassVar
 
@@ -216,4 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,197 @@
+"""One TCP stream through the real server, ours and the C client in turn.
+
+``python -m benchmarks.end_to_end [--runs N] [--mebibytes M] [--json FILE]``, as root.
+
+The server, our client and the C client live in namespaces of their own, joined by veth pairs
+(``tests/interop/lab``). Both tunnels stay up and are used one after the other, run by run, so that
+whatever else the machine does hits both. Each run's byte count is checked at the receiving end.
+What is reported: the median of each, and the ratio of ours to the C client's, which is the figure
+that survives a change of machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.interop.lab.lab import TUN_IPV4, Lab, Server
+from tests.interop.lab.namespaces import Namespace
+from tests.interop.lab.openvpn import OpenVPN, ServerOptions
+
+__all__ = ["main"]
+
+ROOT = Path(__file__).parent.parent
+MIB = 1 << 20
+Who = Literal["ours", "c"]
+
+
+class Traffic:
+    """A ``benchmarks.traffic`` process in a namespace."""
+
+    def __init__(self, namespace: Namespace, *argv: str) -> None:
+        command = namespace.command(sys.executable, "-m", "benchmarks.traffic", *argv)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True
+        )
+
+    def ask(self, **order: Any) -> dict[str, float]:
+        """Have one transfer done."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the {order['do']} failed; see above")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+
+@dataclass
+class Run:
+    """One transfer: rate of the payload, and processor seconds by process."""
+
+    mbit_per_second: float
+    seconds: float
+    client_cpu: float
+    server_cpu: float
+
+
+def cpu_of(process: OpenVPN) -> float:
+    """Processor seconds that a running openvpn has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def transfer(traffic: Traffic, do: str, size: int, server: Server, client: OpenVPN | None) -> Run:
+    """One measured transfer; ends the program when a byte is missing."""
+    server_before, client_before = cpu_of(server), cpu_of(client) if client else 0.0
+    answer = traffic.ask(do=do, host=TUN_IPV4, bytes=size)
+    if answer["bytes"] != size:
+        raise SystemExit(f"{do}: {answer['bytes']} of {size} bytes arrived")
+    client_cpu = answer["cpu"] + (cpu_of(client) - client_before if client else 0.0)
+    return Run(
+        mbit_per_second=size * 8 / answer["seconds"] / 1e6,
+        seconds=answer["seconds"],
+        client_cpu=client_cpu,
+        server_cpu=cpu_of(server) - server_before,
+    )
+
+
+def measure(lab: Lab, options: ServerOptions, *, runs: int, size: int, only: Who | None) -> dict[str, Any]:
+    """All runs against one server."""
+    results: dict[str, Any] = {"connect": {}, "download": {}, "upload": {}}
+    with lab.server(options) as server:
+        ends: dict[Who, tuple[Traffic, OpenVPN | None]] = {}
+        c_client = server.c_client()
+        try:
+            if only != "ours":
+                ends["c"] = (Traffic(lab.c_namespace, "plain"), c_client)
+            if only != "c":
+                ends["ours"] = (Traffic(lab.our_namespace, "ours", str(server.profile_file())), None)
+            connects: dict[Who, list[float]] = {who: [] for who in ends}
+            for _ in range(runs + 1):  # the first warms caches and imports
+                for who, (traffic, client) in ends.items():
+                    if client is not None:
+                        client.stop()
+                        client.start()
+                        connects[who].append(client.seconds_to_ready)
+                    else:
+                        connects[who].append(traffic.ask(do="connect")["seconds"])
+            for who, seconds in connects.items():
+                results["connect"][who] = {"first": seconds[0], "seconds": seconds[1:]}
+            for do in ("download", "upload"):
+                done: dict[Who, list[Run]] = {who: [] for who in ends}
+                for number in range(runs + 1):
+                    for who, (traffic, client) in ends.items():
+                        run = transfer(traffic, do, size, server, client)
+                        if number > 0:
+                            done[who].append(run)
+                results[do] = {who: [asdict(run) for run in list_of_runs] for who, list_of_runs in done.items()}
+        finally:
+            for traffic, _ in ends.values():
+                traffic.close()
+            c_client.stop()
+    return results
+
+
+def median(results: dict[str, Any], what: str, who: str, field: str) -> float | None:
+    """The median of one field, None where it was not measured."""
+    values = results[what].get(who)
+    return None if values is None else statistics.median(run[field] for run in values)
+
+
+def report(results: dict[str, Any], size: int) -> dict[str, Any]:
+    """Print the table; return it as data."""
+    print(f"{'':10}{'ours':>22}{'C client':>22}{'ours / C':>10}")
+    summary: dict[str, Any] = {}
+    for what in ("download", "upload"):
+        rates = {who: median(results, what, who, "mbit_per_second") for who in ("ours", "c")}
+        cells = {}
+        for who, rate in rates.items():
+            cpu = median(results, what, who, "client_cpu")
+            cells[who] = "-" if rate is None or cpu is None else f"{rate:.0f} Mbit/s {cpu / size * 1e9:.1f} s/GB"
+        summary[what] = _row(what, rates, cells)
+    seconds = {
+        who: statistics.median(results["connect"][who]["seconds"]) if who in results["connect"] else None
+        for who in ("ours", "c")
+    }
+    cells = {who: "-" if value is None else f"{value * 1e3:.0f} ms" for who, value in seconds.items()}
+    summary["connect"] = _row("connect", seconds, cells)
+    return summary
+
+
+def _row(what: str, values: dict[str, float | None], cells: dict[str, str]) -> dict[str, float | None]:
+    ours, c = values["ours"], values["c"]
+    ratio = ours / c if ours and c else None
+    print(f"{what:10}{cells['ours']:>22}{cells['c']:>22}{'-' if ratio is None else format(ratio, '.2f'):>10}")
+    return {**values, "ratio": ratio}
+
+
+def main() -> None:
+    """Parse the arguments, measure, print."""
+    parser = argparse.ArgumentParser(description="Throughput beside the C client, through the real server.")
+    parser.add_argument("--runs", type=int, default=11, help="measured runs of each kind (default 11)")
+    parser.add_argument("--mebibytes", type=int, default=64, help="payload of one run (default 64)")
+    parser.add_argument("--transport", choices=("udp", "tcp"), default="udp")
+    parser.add_argument("--cipher", default="AES-256-GCM")
+    parser.add_argument("--only", choices=("ours", "c"), help="measure one side alone")
+    parser.add_argument("--json", type=Path, help="write every run to this file")
+    arguments = parser.parse_args()
+    options = ServerOptions(transport=arguments.transport, cipher=arguments.cipher, inner_ipv6=False)
+    size = arguments.mebibytes * MIB
+    with tempfile.TemporaryDirectory() as folder, Lab(Path(folder)) as lab:
+        results = measure(lab, options, runs=arguments.runs, size=size, only=arguments.only)
+    print(f"{arguments.transport} {arguments.cipher}, {arguments.runs} runs of {arguments.mebibytes} MiB, medians")
+    summary = report(results, size)
+    if arguments.json:
+        about = {
+            "transport": arguments.transport, "cipher": arguments.cipher, "bytes": size, "runs": arguments.runs,
+            "cpus": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release(),
+        }  # fmt: skip
+        arguments.json.write_text(json.dumps({"about": about, "summary": summary, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
