@@ -1,0 +1,48 @@
+"""Congestion control: how much may be in flight.
+
+One small interface, so that algorithms can be exchanged by name. Loss
+detection and retransmission are not here; they tell the algorithm what
+happened and obey ``window``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from .newreno import NewReno
+
+__all__ = ["ALGORITHMS", "CongestionControl", "NewReno"]
+
+
+class CongestionControl(Protocol):
+    """What the sender needs. Sizes are bytes; ``now`` is seconds."""
+
+    #: Bytes that may be in flight.
+    window: int
+    #: Where slow start ends.
+    threshold: int
+
+    def handle_ack(self, acked: int, in_flight: int, rtt: float, now: float) -> None:
+        """``acked`` new bytes, cumulatively, outside recovery; ``in_flight`` as it was before."""
+        ...
+
+    def handle_loss(self, in_flight: int, now: float) -> None:
+        """Loss was detected by acknowledgements; once per window (RFC 6675, 5)."""
+        ...
+
+    def handle_timeout(self, in_flight: int, now: float) -> None:
+        """The retransmission timer went off; ``in_flight`` as it was before, 0 when it had gone off already."""
+        ...
+
+    def handle_recovered(self, now: float) -> None:
+        """Everything that was in flight when the loss was detected is acknowledged."""
+        ...
+
+    def handle_mss(self, mss: int) -> None:
+        """The segment size changed."""
+        ...
+
+
+#: name -> (mss, initial window in segments, initial threshold in segments or None) -> algorithm
+ALGORITHMS: dict[str, Callable[[int, int, int | None], CongestionControl]] = {"newreno": NewReno}

@@ -1,0 +1,60 @@
+"""NewReno: slow start, one segment a round trip, halving on loss (RFC 5681, RFC 6582)."""
+
+from __future__ import annotations
+
+__all__ = ["NewReno"]
+
+#: No window grows beyond what a window scale of 14 could ever use.
+_CEILING = 1 << 30
+
+
+class NewReno:
+    """The standard, and the yardstick for everything else."""
+
+    __slots__ = ("_credit", "_mss", "threshold", "window")
+
+    def __init__(self, mss: int, initial_segments: int = 10, threshold_segments: int | None = None) -> None:
+        self._mss = mss
+        self.window = initial_segments * mss
+        self.threshold = _CEILING if threshold_segments is None else threshold_segments * mss
+        #: Bytes acknowledged since the window grew last (RFC 3465).
+        self._credit = 0
+
+    def handle_ack(self, acked: int, in_flight: int, rtt: float, now: float) -> None:
+        """Grow, if the window is what limits us (RFC 7661, in short): by what was acknowledged
+        below the threshold, by one segment for each window above it."""
+        window = self.window
+        if window < self.threshold:
+            # Doubling in a round trip needs only half of the window in use.
+            if in_flight * 2 >= window:
+                grown = min(acked, self.threshold - window)
+                self.window = window + grown
+                self._credit += acked - grown
+            return
+        if in_flight + 4 * self._mss + window // 3 < window:
+            return
+        self._credit += acked
+        if self._credit >= window:
+            self._credit -= window
+            self.window = min(window + self._mss, _CEILING)
+
+    def handle_loss(self, in_flight: int, now: float) -> None:
+        """Half of what was in flight, at least two segments (RFC 5681, equation 4)."""
+        self.threshold = max(in_flight // 2, 2 * self._mss)
+        self.window = self.threshold
+        self._credit = 0
+
+    def handle_timeout(self, in_flight: int, now: float) -> None:
+        """Start over with one segment (RFC 5681, 3.1); repeated timeouts leave the threshold alone."""
+        if in_flight:
+            self.threshold = max(in_flight // 2, 2 * self._mss)
+        self.window = self._mss
+        self._credit = 0
+
+    def handle_recovered(self, now: float) -> None:
+        """Nothing to do: the window was set when the loss was detected."""
+
+    def handle_mss(self, mss: int) -> None:
+        """Keep the window at no less than one segment of the new size."""
+        self._mss = mss
+        self.window = max(self.window, mss)

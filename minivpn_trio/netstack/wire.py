@@ -1,0 +1,192 @@
+"""The struct fast path between packets and numbers, for TCP segments of established connections.
+
+    IPv4                                    IPv6
+     0  version, IHL = 0x45, TOS             0  version, class, flow label
+     2  total length                         4  payload length, next header, hop limit
+     4  identification, DF, offset           8  source, destination
+     8  TTL, protocol, checksum             40  ports
+    12  source, destination                 44  sequence ... as below
+    20  ports
+    24  sequence, acknowledgement
+    32  data offset and flags, window
+    36  checksum, urgent
+    40  NOP NOP timestamps(10): TSval, TSecr
+    52  payload
+
+Source, destination and ports are contiguous in both, so one slice of the packet names the connection.
+
+Checksums are one division: 2**16 is 1 modulo 65535, so the ones'-complement
+sum of 16-bit words is the big-endian number that they form, modulo 65535. A
+number of odd length is shifted by one octet. Adding numbers is cheaper than
+dividing them: a burst is verified by one division of the sum, and what is sent
+is folded in half before it is divided.
+
+What this file does not recognise goes to ``scapy_wire``, which also makes the
+first packet of each connection; ``SegmentBuilder`` copies its header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+
+from .tcp.options import TIMESTAMP_PREFIX
+
+__all__ = ["IPV4_START", "KEY4", "KEY6", "SEQUENCE_AT4", "SEQUENCE_AT6", "TCP_FIELDS", "SegmentBuilder", "intact"]
+
+#: First octet, total length, DF/MF/offset, protocol.
+IPV4_START = Struct("!BxHxxHxB")
+#: Sequence, acknowledgement, offset and flags, window; then, if timestamps are where they usually
+#: are: NOP NOP kind length, TSval, TSecr.
+TCP_FIELDS = Struct("!IIHHxxxxIII")
+#: Where ``TCP_FIELDS`` starts in a packet without IP options or extension headers.
+SEQUENCE_AT4, SEQUENCE_AT6 = 24, 44
+#: Source, destination, ports.
+KEY4, KEY6 = slice(12, 24), slice(8, 44)
+
+_TCP = 6
+_NUMBERS = Struct("!IIHHHH")
+_NUMBERS_AND_TIMESTAMPS = Struct("!IIHHHHIII")
+_TIMESTAMP_SUM = (TIMESTAMP_PREFIX >> 16) + (TIMESTAMP_PREFIX & 0xFFFF)
+
+
+def intact(packets: list[bytes]) -> list[bytes]:
+    """Those of ``packets``, all of one connection and with the lengths that their IP headers
+    say, whose checksums hold: almost always ``packets`` itself, for the price of one division."""
+    if _sum(packets) % 65535 == 0:
+        return packets
+    return [packet for packet in packets if _sum([packet]) % 65535 == 0]
+
+
+def _sum(packets: list[bytes]) -> int:
+    """The ones'-complement sum, unreduced, of all that the checksums in ``packets`` cover: 0 modulo 65535 if they hold."""
+    if packets[0][0] >> 4 == 4:
+        # The IPv4 header, pseudo header, segment. The header's own sum is 0.
+        addresses = int.from_bytes(packets[0][12:20], "big")
+        total = len(packets) * (addresses + _TCP - 20)
+    else:
+        # What the checksum covers starts at the source address.
+        total = len(packets) * (_TCP - 40)
+        length = sum(map(len, packets))
+        packets = [packet[8:] for packet in packets]
+        return total + length + _sum_of_numbers(packets)
+    return total + sum(map(len, packets)) + _sum_of_numbers(packets)
+
+
+def _sum_of_numbers(packets: list[bytes]) -> int:
+    odd = [packet for packet in packets if len(packet) & 1]
+    if odd:
+        even = [packet for packet in packets if not len(packet) & 1]
+        return sum(map(int.from_bytes, even)) + (sum(map(int.from_bytes, odd)) << 8)
+    return sum(map(int.from_bytes, packets))
+
+
+class SegmentBuilder:
+    """Builds the segments of one connection after the model of its first packet.
+
+    With ``timestamps`` every segment carries them, in the usual layout.
+    IPv4's identification is 0 in all of them: they are atomic, since DF is set (RFC 6864).
+    """
+
+    __slots__ = ("_head", "_head_for", "_header_size", "_ip", "_ip_size", "_ip_sum", "_ports", "_sum", "_timestamps")
+
+    def __init__(self, model: bytes, *, timestamps: bool) -> None:
+        ipv4 = model[0] >> 4 == 4
+        self._timestamps = timestamps
+        self._ip_size = 20 if ipv4 else 40
+        self._header_size = 32 if timestamps else 20
+        addresses = model[12:20] if ipv4 else model[8:40]
+        self._ports = model[self._ip_size : self._ip_size + 4]
+        #: The parts of the TCP checksum that never change.
+        self._sum = (
+            int.from_bytes(addresses, "big") + int.from_bytes(self._ports, "big") + _TCP
+            + (_TIMESTAMP_SUM if timestamps else 0)
+        ) % 65535
+        if ipv4:
+            # Length, identification and checksum zeroed.
+            self._ip = bytes((0x45, 0, 0, 0, 0, 0)) + model[6:10] + b"\0\0" + addresses
+            self._ip_sum = int.from_bytes(self._ip, "big") % 65535
+        else:
+            self._ip = model[:4] + b"\0\0" + model[6:40]
+            self._ip_sum = 0
+        self._head_for = -1
+        self._head = b""
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of headers in each segment, IP included, SACK option excluded."""
+        return self._ip_size + self._header_size
+
+    def head(self, tcp_length: int) -> bytes:
+        """IP header and ports for a segment of ``tcp_length`` bytes, TCP header included."""
+        if tcp_length != self._head_for:
+            ip = self._ip
+            if self._ip_size == 20:
+                total = 20 + tcp_length
+                checksum = -(self._ip_sum + total) % 65535
+                self._head = (
+                    ip[:2] + total.to_bytes(2, "big") + ip[4:10] + checksum.to_bytes(2, "big") + ip[12:] + self._ports
+                )
+            else:
+                self._head = ip[:4] + tcp_length.to_bytes(2, "big") + ip[6:] + self._ports
+            self._head_for = tcp_length
+        return self._head
+
+    def build(
+        self, seq: int, ack: int, flags: int, window: int, tsval: int, tsecr: int,
+        payload: bytes = b"", options: bytes = b"",
+    ) -> bytes:
+        """One segment. Numbers as on the wire; ``options`` (a multiple of four octets) follow the timestamps."""
+        body = options + payload
+        size = len(body)
+        offset_and_flags = self._header_size + len(options) << 10 | flags
+        number = int.from_bytes(body, "big") << (size & 1) * 8
+        total = self._sum + self._header_size + size + seq + ack + offset_and_flags + window + number
+        head = self.head(self._header_size + size)
+        if self._timestamps:
+            checksum = -(total + tsval + tsecr) % 65535
+            return head + _NUMBERS_AND_TIMESTAMPS.pack(
+                seq, ack, offset_and_flags, window, checksum, 0, TIMESTAMP_PREFIX, tsval, tsecr
+            ) + body
+        return head + _NUMBERS.pack(seq, ack, offset_and_flags, window, -total % 65535, 0) + body
+
+    def build_train(
+        self, pieces: Sequence[tuple[int, bytes]], ack: int, flags: int, window: int, tsval: int, tsecr: int
+    ) -> list[bytes]:
+        """One segment for each (sequence, payload), with everything else the same."""
+        packets: list[bytes] = []
+        append, number_of = packets.append, int.from_bytes
+        header_size, timestamps = self._header_size, self._timestamps
+        offset_and_flags = header_size << 10 | flags
+        pack, pack_timestamps = _NUMBERS.pack, _NUMBERS_AND_TIMESTAMPS.pack
+        common = self._sum + header_size + ack + offset_and_flags + window
+        if timestamps:
+            common += tsval + tsecr
+        size_before, head, base, half, quarter = -1, b"", 0, 0, 0
+        low_half = low_quarter = 0
+        for seq, payload in pieces:
+            size = len(payload)
+            if size != size_before:
+                size_before = size
+                head = self.head(header_size + size)
+                base = common + size
+                # Fold at multiples of 16 bits.
+                half = (size * 8 + 31) >> 5 << 4
+                quarter = (half + 31) >> 5 << 4
+                low_half, low_quarter = (1 << half) - 1, (1 << quarter) - 1
+            number = number_of(payload)
+            if size & 1:
+                number <<= 8
+            number = (number >> half) + (number & low_half)
+            checksum = -((number >> quarter) + (number & low_quarter) + base + seq) % 65535
+            if timestamps:
+                append(
+                    head
+                    + pack_timestamps(
+                        seq, ack, offset_and_flags, window, checksum, 0, TIMESTAMP_PREFIX, tsval, tsecr
+                    )
+                    + payload
+                )
+            else:
+                append(head + pack(seq, ack, offset_and_flags, window, checksum, 0) + payload)
+        return packets
