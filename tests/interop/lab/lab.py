@@ -70,12 +70,13 @@ class Server(OpenVPN):
         ca: str | None = None,
         port: int | None = None,
         credentials_file: Path | None = None,
+        reneg_sec: int = 0,
         extra: tuple[str, ...] = (),
     ) -> str:
         """The text of a profile that connects to it from our namespace."""
         return openvpn.profile(
             self.options, self._lab.credentials, host or self.host, ca=ca, port=port,
-            credentials_file=credentials_file, extra=extra,
+            credentials_file=credentials_file, reneg_sec=reneg_sec, extra=extra,
         )  # fmt: skip
 
     def profile_file(
@@ -86,13 +87,16 @@ class Server(OpenVPN):
         ca: str | None = None,
         port: int | None = None,
         credentials_file: Path | None = None,
+        reneg_sec: int = 0,
         extra: tuple[str, ...] = (),
     ) -> Path:
         """``profile`` as a file."""
         path = self.folder / name
         path.touch(0o600)
         path.write_text(
-            self.profile(host=host, ca=ca, port=port, credentials_file=credentials_file, extra=extra)
+            self.profile(
+                host=host, ca=ca, port=port, credentials_file=credentials_file, reneg_sec=reneg_sec, extra=extra
+            )
         )
         return path
 
@@ -151,7 +155,12 @@ class Lab:
         log = self.folder / "services.log"
         output: IO[bytes] = stack.enter_context(log.open("wb"))
         script = Path(__file__).with_name("services.py")
-        process = self.server_namespace.popen([sys.executable, str(script)], output=output)
+        web = self.credentials.ca.server("web.lab")
+        cert, key = self.folder / "web.crt", self.folder / "web.key"
+        cert.write_text(web.cert)
+        key.touch(0o600)
+        key.write_text(web.key)
+        process = self.server_namespace.popen([sys.executable, str(script), str(cert), str(key)], output=output)
 
         def stop() -> None:
             process.kill()

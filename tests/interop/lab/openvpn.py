@@ -142,9 +142,11 @@ def profile(
     ca: str | None = None,
     port: int | None = None,
     credentials_file: Path | None = None,
+    reneg_sec: int = 0,
     extra: tuple[str, ...] = (),
 ) -> str:
-    """A client's profile for that server, everything inline."""
+    """A client's profile for that server, everything inline. It leaves renegotiation to the server
+    unless told otherwise."""
     lines = [
         "client",
         "dev tun",
@@ -154,8 +156,7 @@ def profile(
         "remote-cert-tls server",
         f"data-ciphers {options.cipher}",
         f"auth {options.auth}",
-        # The server's own interval is randomized; the client's stays out of the way.
-        "reneg-sec 0",
+        f"reneg-sec {reneg_sec}",
         *_COMPRESSION[options.compression],
         *_wrap_lines(options, credentials, server=False),
         _inline("ca", ca or credentials.ca.pem),

@@ -6,6 +6,7 @@ It listens on every address of the namespace, so it survives the tun device's co
 port        what it does
 ====== ==== =====================================================================================
 80     TCP  HTTP/1.1: GET /bytes/N sends N bytes of PATTERN, POST replies with the number of bytes
+443    TCP  the same over TLS, with the certificate and key in the files named by the arguments
 7      TCP  echo, half-close included
 9      TCP  discard; at end of input sends the count of bytes in ASCII and closes
 19     TCP  chargen: PATTERN until the peer goes
@@ -23,7 +24,9 @@ import contextlib
 import http.server
 import socket
 import socketserver
+import ssl
 import struct
+import sys
 import threading
 from typing import ClassVar
 
@@ -203,7 +206,11 @@ class HTTPServer(DualStack, http.server.ThreadingHTTPServer):
 
 
 def main() -> None:
-    servers: list[socketserver.BaseServer] = [HTTPServer(("::", 80), Handler)]
+    https = HTTPServer(("::", 443), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[1], sys.argv[2])
+    https.socket = context.wrap_socket(https.socket, server_side=True, do_handshake_on_connect=False)
+    servers: list[socketserver.BaseServer] = [HTTPServer(("::", 80), Handler), https]
     for port, handler in ((7, Echo), (9, Discard), (19, Chargen), (20, Reset), (53, DNSOverTCP)):
         servers.append(TCPServer(("::", port), handler))
     for port, datagram_handler in ((7, UDPEcho), (53, DNSOverUDP)):
