@@ -1,0 +1,82 @@
+"""Keepalive and the other messages that travel as data packets but are no IP packets.
+
+A ping is 16 bytes that say "I am here" (reference: ping.c). It is one-way: the
+receiver swallows it and never answers. Whoever has sent nothing for ``ping``
+seconds sends one; whoever has heard nothing for ``ping_restart`` or
+``ping_exit`` seconds gives the peer up. Only packets that authenticated and
+were no replays count as heard, or an attacker could hide that the peer is gone.
+
+OCC messages begin with another 16 magic bytes (reference: occ.c). They ask for
+option strings and MTU tests, which nobody answers any more; the one that
+matters is EXIT, "I am leaving".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ..errors import TunnelClosed
+
+__all__ = ["OCC_EXIT_MESSAGE", "OCC_MAGIC", "PING", "Keepalive", "OccOp"]
+
+PING = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
+OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
+
+
+class OccOp(IntEnum):
+    """What an OCC message is about: the byte after the magic."""
+
+    REQUEST = 0
+    REPLY = 1
+    MTU_LOAD_REQUEST = 2
+    MTU_LOAD = 3
+    MTU_REQUEST = 4
+    MTU_REPLY = 5
+    EXIT = 6
+
+
+OCC_EXIT_MESSAGE = OCC_MAGIC + bytes([OccOp.EXIT])
+
+
+@dataclass(slots=True)
+class Keepalive:
+    """The two silences. Times are seconds; an interval of 0 is off."""
+
+    ping: float = 0.0
+    ping_restart: float = 0.0
+    ping_exit: float = 0.0
+    #: When something was last sent, and last heard; None: the tunnel is not up yet.
+    last_sent: float | None = None
+    last_heard: float | None = None
+
+    def configure(self, *, ping: float, ping_restart: float, ping_exit: float, now: float) -> None:
+        """Use these intervals. A key was installed, so the peer was heard on the control channel just now."""
+        self.ping = ping
+        self.ping_restart = ping_restart
+        self.ping_exit = ping_exit
+        self.last_heard = now
+        if self.last_sent is None:
+            self.last_sent = now
+
+    def next_timeout(self) -> float | None:
+        """When there is something to do if the silences last."""
+        times = []
+        if self.last_sent is not None and self.ping:
+            times.append(self.last_sent + self.ping)
+        if self.last_heard is not None:
+            times.extend(self.last_heard + limit for limit in (self.ping_restart, self.ping_exit) if limit)
+        return min(times, default=None)
+
+    def ping_is_due(self, now: float) -> bool:
+        """Whether nothing was sent for ``ping`` seconds."""
+        return bool(self.ping) and self.last_sent is not None and now >= self.last_sent + self.ping
+
+    def check_peer(self, now: float) -> None:
+        """Raise TunnelClosed if the peer was silent for too long."""
+        if self.last_heard is None:
+            return
+        if self.ping_exit and now >= self.last_heard + self.ping_exit:
+            raise TunnelClosed(f"nothing heard of the peer for {self.ping_exit:g} s (ping-exit)")
+        if self.ping_restart and now >= self.last_heard + self.ping_restart:
+            raise TunnelClosed(f"nothing heard of the peer for {self.ping_restart:g} s (ping-restart)", restart=True)

@@ -1,0 +1,151 @@
+"""The data keys that are alive: which one sends, which ones receive, and when they go.
+
+A rekey installs a new key beside the current one. The peer may not have the
+new key yet, so for ``send_after`` seconds the older one goes on sending; both
+receive. From its replacement on an old key lives for ``transition_window``
+seconds, as a lame duck, and is then forgotten.
+
+::
+
+    install(new)                 new.sends_at                old.expires_at
+    -----+---------------------------+----------------------------+--------->
+         | old sends, both receive   | new sends, both receive    | only new
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..errors import ConfigError
+from ..items import DataChannelKey
+from ..packet.ids import KeyID, RandomBytes
+from ..packet.replay import ReplayWindow
+from .ciphers import make_opener, make_sealer
+from .compress import FRAMINGS
+from .fragment import HEADER_SIZE
+from .limits import FAILURE_LIMIT, KeyUsage
+
+__all__ = ["MAX_LIVE_KEYS", "KeySlot", "KeySlots"]
+
+#: The current key, a new one that does not send yet, and a lame duck.
+MAX_LIVE_KEYS = 3
+
+#: A fragment holds at least one unit of data.
+MIN_FRAGMENT_PLAINTEXT = HEADER_SIZE + 4
+
+
+class KeySlot:
+    """One live key: its ciphers, its replay window, what it has carried.
+
+    The key's bytes are held by the cipher objects only, and go with them.
+    ValueError: the key cannot be used. ConfigError: its ``fragment`` is too small.
+    """
+
+    __slots__ = (
+        "expires_at",
+        "fragment_limit",
+        "framing",
+        "key_id",
+        "opener",
+        "replay",
+        "sealer",
+        "sends_at",
+        "usage",
+    )
+
+    def __init__(self, key: DataChannelKey, *, rng: RandomBytes, replay: ReplayWindow, sends_at: float) -> None:
+        self.key_id = key.key_id
+        self.sealer = make_sealer(key, rng)
+        self.opener = make_opener(key)
+        self.replay = replay
+        try:
+            self.framing = FRAMINGS[key.compression]
+        except KeyError:
+            raise ValueError(f"compression framing {key.compression} is not supported") from None
+        #: Longest plaintext with its fragment header; None: no fragment headers.
+        self.fragment_limit: int | None = None
+        if key.fragment is not None:
+            self.fragment_limit = self.sealer.max_plaintext(key.fragment)
+            if self.fragment_limit < MIN_FRAGMENT_PLAINTEXT:
+                raise ConfigError(f"{key.fragment} leaves no room for data", directive="fragment")
+        self.usage = KeyUsage(
+            block_limit=self.sealer.usage_limit, reneg_bytes=key.reneg_bytes, reneg_packets=key.reneg_packets
+        )
+        self.sends_at = sends_at
+        self.expires_at: float | None = None
+
+    @property
+    def may_open(self) -> bool:
+        """False: so many forged packets were tried on this key that it opens none any more."""
+        return self.opener.failures < FAILURE_LIMIT
+
+    def rekey_reason(self) -> str | None:
+        """Why this key wants a successor."""
+        return self.usage.rekey_reason(self.opener.failures)
+
+
+class KeySlots:
+    """The live keys, at most three, newest first."""
+
+    __slots__ = ("_slots",)
+
+    def __init__(self) -> None:
+        self._slots: list[KeySlot] = []
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __iter__(self) -> Iterator[KeySlot]:
+        return iter(self._slots)
+
+    @property
+    def newest(self) -> KeySlot | None:
+        """The key that was installed last."""
+        return self._slots[0] if self._slots else None
+
+    def install(self, slot: KeySlot, now: float, transition_window: float) -> None:
+        """``slot`` is the newest key from now on; the others are forgotten after ``transition_window``
+        seconds, unless sooner. A key with the same id goes at once."""
+        older = [old for old in self._slots if old.key_id != slot.key_id][: MAX_LIVE_KEYS - 1]
+        expires_at = now + transition_window
+        for old in older:
+            old.expires_at = expires_at if old.expires_at is None else min(old.expires_at, expires_at)
+        self._slots = [slot, *older]
+
+    def find(self, key_id: KeyID) -> KeySlot | None:
+        """The live key that ``key_id`` names."""
+        for slot in self._slots:
+            if slot.key_id == key_id:
+                return slot
+        return None
+
+    def sender(self, now: float) -> KeySlot | None:
+        """The key to send with: the newest whose time has come, otherwise the oldest there is.
+
+        A key that can send no more hands over early: the peer takes any live key.
+        """
+        slots = self._slots
+        for slot in slots:
+            if slot.sends_at <= now:
+                break
+        else:
+            if not slots:
+                return None
+            slot = slots[-1]
+        if slot is not slots[0] and not slot.usage.room():
+            return slots[0]
+        return slot
+
+    def next_sender_at(self, now: float) -> float:
+        """When ``sender`` may choose another key; infinity: not by time."""
+        return min((slot.sends_at for slot in self._slots if slot.sends_at > now), default=float("inf"))
+
+    def expire(self, now: float) -> bool:
+        """Forget the keys whose time is over; True if there were any."""
+        before = len(self._slots)
+        self._slots = [slot for slot in self._slots if slot.expires_at is None or slot.expires_at > now]
+        return len(self._slots) != before
+
+    def next_timeout(self) -> float | None:
+        """When the next key is to be forgotten."""
+        return min((slot.expires_at for slot in self._slots if slot.expires_at is not None), default=None)
