@@ -7,7 +7,7 @@ verdict of whichever worker found out first, alone, in no exception group.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
@@ -108,6 +108,7 @@ class Connection:
             replay_time=config.replay_time,
             rng=rng,
             tracer=tracer,
+            session_state=lambda: self.session.state,
         )
         self._was_up = False
         self._is_datagram = not transport.is_stream
@@ -135,7 +136,7 @@ class Connection:
                 with trio.move_on_after(GOODBYE_GRACE, shield=True):
                     await self._transport.aclose()
 
-    def _workers(self, pipes: Pipes) -> list[Callable[[], object]]:
+    def _workers(self, pipes: Pipes) -> list[Callable[[], Awaitable[None]]]:
         """The workers of the wiring table, joined to its channels, in the order packets meet them."""
         outer = self._client_pipes
         wakeups = reliable_worker.Wakeups()
@@ -256,7 +257,8 @@ class Connection:
         else:
             return exc
         stage = WAITING_FOR[self.session.state]
-        error = TransportError(text, stage=stage, remedy="check that an OpenVPN server listens on this address and port")
+        remedy = "check that an OpenVPN server listens on this address and port"
+        error = TransportError(text, stage=stage, remedy=remedy)
         error.__cause__ = exc
         return error
 
@@ -300,5 +302,11 @@ def _gravity(exc: Exception) -> int:
     """Sort key: a defect of ours first, then what explains most."""
     if not isinstance(exc, MiniVPNError):
         return 0
-    kinds: tuple[type[MiniVPNError], ...] = (AuthFailed, TLSVerificationError, TunnelClosed, TransportError, ConnectError)
-    return next((rank for rank, kind in enumerate(kinds, 1) if isinstance(exc, kind)), len(kinds) + 1)
+    order: tuple[type[MiniVPNError], ...] = (
+        AuthFailed,
+        TLSVerificationError,
+        TunnelClosed,
+        TransportError,
+        ConnectError,
+    )
+    return next((rank for rank, kind in enumerate(order, 1) if isinstance(exc, kind)), len(order) + 1)

@@ -276,7 +276,7 @@ class StreamTransport:
             data = await self._stream.receive_some(RECEIVE_SIZE)
             if not data:
                 raise trio.EndOfChannel
-            self._ready = self._reader.feed_untrusted(data)
+            self._ready = self._reader.feed_untrusted(bytes(data))
         burst, self._ready = self._ready[:MAX_BURST], self._ready[MAX_BURST:]
         self.packets_in += len(burst)
         self.bursts_in += 1

@@ -1,0 +1,151 @@
+"""What ping, fetch and trace share: their options, the profile, credentials, progress while connecting."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import click
+import trio
+
+from ..config.model import TunnelConfig
+from ..config.ovpn import load_config
+from ..errors import ConfigError
+from ..events import (
+    DialDone,
+    DialStarted,
+    Event,
+    KeysGenerated,
+    Ready,
+    Reconnecting,
+    ResetDone,
+    TLSHandshakeDone,
+    Warned,
+)
+
+__all__ = ["ConnectingStatus", "load_settings", "run", "tunnel_options"]
+
+Result = TypeVar("Result")
+Command = Callable[..., Any]
+
+#: Longest first line of a credentials file that makes sense, bytes.
+MAX_CREDENTIALS_FILE = 4096
+
+
+def tunnel_options(command: Command) -> Command:
+    """Add the options that every command with a tunnel takes."""
+    options = [
+        click.option(
+            "--config", "-c", "profile", required=True, metavar="FILE",
+            type=click.Path(exists=True, dir_okay=False), help="The .ovpn profile.",
+        ),
+        click.option(
+            "--auth-user-pass", "credentials_file", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
+            help="User name on the first line, password on the second. Without it a profile that needs "
+            "credentials makes this command ask on the terminal.",
+        ),
+        click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S",
+                     help="Give up connecting after S seconds."),
+        click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug,
+                     help="Show tracebacks and the log."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    root = ctx.find_root()
+    if root.obj is None:
+        root.obj = {}
+    root.obj["debug"] = root.obj.get("debug", False) or value
+
+
+def load_settings(profile: str, credentials_file: str | None) -> TunnelConfig:
+    """The profile as a TunnelConfig with credentials. Raises ConfigError. May ask on the terminal."""
+    config = load_config(profile)
+    if credentials_file is not None:
+        username, password = read_credentials(credentials_file)
+        config = config.with_credentials(username, password)
+    if config.needs_credentials and config.credentials is None:
+        if not sys.stdin.isatty():
+            raise ConfigError(
+                "a user name and a password are needed: give --auth-user-pass FILE",
+                file=profile,
+                directive="auth-user-pass",
+            )
+        username = click.prompt("User name", err=True)
+        config = config.with_credentials(username, click.prompt("Password", hide_input=True, err=True))
+    return config
+
+
+def read_credentials(path: str) -> tuple[str, str]:
+    """The two lines of a credentials file. Raises ConfigError, which never quotes them."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(MAX_CREDENTIALS_FILE).decode().splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"cannot be read: {getattr(exc, 'strerror', None) or 'not UTF-8'}", file=path) from None
+    if len(lines) < 2 or not lines[0]:
+        raise ConfigError("the first line must be the user name, the second the password", file=path)
+    return lines[0], lines[1]
+
+
+class ConnectingStatus:
+    """The stage that the connection has reached, on stderr: a spinner on a terminal, nothing elsewhere."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True)
+        self._status = None if quiet or not self.console.is_terminal else self.console.status("Connecting")
+        if self._status is not None:
+            self._status.start()
+
+    def on_event(self, event: Event) -> None:
+        """Show one event; stop at Ready."""
+        if isinstance(event, Warned):
+            self.console.print(f"warning: {event.text}", style="yellow", markup=False)
+        if self._status is None:
+            return
+        if isinstance(event, Ready):
+            self.stop()
+            return
+        text = stage_text(event)
+        if text:
+            self._status.update(text)
+
+    def stop(self) -> None:
+        """Take the spinner away. Idempotent."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+def stage_text(event: Event) -> str | None:
+    """A few words about an event of the connection's life; None: nothing to say."""
+    match event:
+        case DialStarted():
+            return f"Dialling {event.host} port {event.port} ({event.proto})"
+        case DialDone():
+            return f"Waiting for {event.host}"
+        case ResetDone():
+            return "TLS handshake"
+        case TLSHandshakeDone():
+            return f"Key exchange ({event.version})"
+        case KeysGenerated():
+            return f"Keys for {event.cipher}"
+        case Reconnecting():
+            return f"Reconnecting: {event.reason}"
+        case _:
+            return None
+
+
+def run(main: Callable[[], Awaitable[Result]]) -> Result:
+    """``trio.run`` with the log on stderr where --debug asks for it."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None and ctx.find_root().obj and ctx.find_root().obj.get("debug"):
+        logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)6d ms %(name)s: %(message)s")
+    return trio.run(main)

@@ -1,0 +1,1 @@
+"""Thin adapters for libraries that have a hook for somebody else's connections."""

@@ -1,0 +1,150 @@
+"""One end of a session without Trio: all five cores, joined by plain calls.
+
+The client proper joins its cores by channels and workers; here the same cores
+run inside whatever loop the caller has, on whatever clock. The in-process
+server is made of these, and a simulation joins two of them by a ``LinkModel``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from ..controlchannel.channel import ControlChannel
+from ..datachannel.channel import DataChannel
+from ..events import Event
+from ..items import Burst, DataChannelKey, ExpectKey, OpenKey, RetireKey, Segment, SoftResetSeen, TLSBytes, TunnelUp
+from ..packet.ids import KeyID, RandomBytes, Role
+from ..packetmuxer.control_wrap import ControlWrap
+from ..packetmuxer.muxer import PacketMuxer
+from ..reliable.transport import ReliableTransport
+
+__all__ = ["Endpoint", "SessionCore"]
+
+
+class SessionCore(Protocol):
+    """What an endpoint asks of a TLS session, in either role (``tlssession``)."""
+
+    def start(self, now: float) -> None: ...
+    def handle_remote_bound(self, now: float) -> None: ...
+    def handle_tls_bytes(self, key_id: KeyID, data: bytes, now: float) -> None: ...
+    def handle_soft_reset(self, key_id: KeyID, now: float) -> None: ...
+    def handle_rekey_wanted(self, reason: str, now: float) -> None: ...
+    def handle_timeout(self, now: float) -> None: ...
+    def next_timeout(self) -> float | None: ...
+    def goodbye(self, now: float) -> None: ...
+    def poll_outgoing(self) -> list[TLSBytes | OpenKey | ExpectKey | RetireKey]: ...
+    def poll_keys(self) -> list[DataChannelKey]: ...
+    def poll_ups(self) -> list[TunnelUp]: ...
+    def poll_events(self) -> list[Event]: ...
+
+
+class Endpoint:
+    """A client's or a server's end of one session.
+
+    ``handle_datagrams`` and ``handle_timeout`` take input; ``take_datagrams``
+    and ``take_packets`` give output; ``next_timeout`` says when to come back.
+    What the session raises (ConnectError, TunnelClosed and their kinds) leaves
+    the method that caused it.
+    """
+
+    def __init__(
+        self,
+        *,
+        role: Role,
+        wrap: ControlWrap,
+        rng: RandomBytes,
+        make_session: Callable[[PacketMuxer], SessionCore],
+        tls_timeout: float = 2.0,
+    ) -> None:
+        self.muxer = PacketMuxer(role=role, wrap=wrap, rng=rng)
+        self.reliable = ReliableTransport(role=role, tls_timeout=tls_timeout)
+        self.channel = ControlChannel(role=role, max_payload=lambda: self.muxer.max_control_payload)
+        self.data = DataChannel(role=role, rng=rng)
+        self.session = make_session(self.muxer)
+        #: What the session reported, in order.
+        self.ups: list[TunnelUp] = []
+        self.events: list[Event] = []
+        self._datagrams: Burst = []
+        self._packets: Burst = []
+        self._waiting: deque[Segment | OpenKey | ExpectKey | RetireKey] = deque()
+
+    def start(self, now: float) -> None:
+        """Begin: a client sends its hard reset, a server waits for one."""
+        self.session.start(now)
+        self._pump(now)
+
+    def handle_datagrams(self, burst: Burst, now: float) -> None:
+        """Take what arrived from the network. Hostile datagrams are counted and dropped."""
+        demuxed = self.muxer.handle_datagrams(burst, now)
+        if demuxed.control:
+            self.reliable.handle_packets(demuxed.control, now)
+        if demuxed.bound:
+            self.session.handle_remote_bound(now)
+        self._deliver(now)
+        if demuxed.data:
+            self._packets += self.data.decrypt_burst(demuxed.data, now)
+        self._pump(now)
+
+    def send_packets(self, burst: Burst, now: float) -> None:
+        """Encrypt IP packets. Before there is a key they are dropped and counted."""
+        self._datagrams += self.data.encrypt_burst(burst, now)
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due by ``now``."""
+        due = self.session.next_timeout()
+        if due is not None and due <= now:
+            self.session.handle_timeout(now)
+        due = self.data.next_timeout()
+        if due is not None and due <= now:
+            self._datagrams += self.data.handle_timeout(now)
+            reason = self.data.poll_rekey()
+            if reason is not None:
+                self.session.handle_rekey_wanted(reason, now)
+        closed = self.data.poll_closed()
+        if closed is not None:
+            raise closed
+        self._pump(now)
+
+    def next_timeout(self) -> float | None:
+        """When ``handle_timeout`` is due; None: nothing is planned."""
+        times = (self.session.next_timeout(), self.reliable.next_timeout(), self.data.next_timeout())
+        return min((time for time in times if time is not None), default=None)
+
+    def take_datagrams(self) -> Burst:
+        """What is to be sent over the network."""
+        datagrams, self._datagrams = self._datagrams, []
+        return datagrams
+
+    def take_packets(self) -> Burst:
+        """IP packets that came out of the tunnel."""
+        packets, self._packets = self._packets, []
+        return packets
+
+    def goodbye(self, now: float) -> None:
+        """Queue what tells the peer that we leave."""
+        self.session.goodbye(now)
+        self._pump(now)
+        self._datagrams += self.data.goodbye(now)
+
+    def _deliver(self, now: float) -> None:
+        for item in self.channel.handle_segments(self.reliable.take_delivered()):
+            if isinstance(item, SoftResetSeen):
+                self.session.handle_soft_reset(item.key_id, now)
+            else:
+                self.session.handle_tls_bytes(item.key_id, item.data, now)
+
+    def _pump(self, now: float) -> None:
+        """Carry what the session wants to say down to datagrams, and its reports out."""
+        self._waiting += self.channel.segment(self.session.poll_outgoing())
+        for key in self.session.poll_keys():
+            self.data.install_key(key, now)
+        self.ups += self.session.poll_ups()
+        self.events += self.session.poll_events()
+        # Commands always have room; a segment waits until the send window moves.
+        while self._waiting and (self.reliable.can_submit or not isinstance(self._waiting[0], Segment)):
+            self.reliable.submit(self._waiting.popleft(), now)
+        packets = self.reliable.poll_transmit(now)
+        if packets:
+            self._datagrams += self.muxer.wrap_control(packets, now)
