@@ -1,0 +1,198 @@
+"""The outer sockets: bursts, trains, what the kernel says, and cancellation."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from minivpn_trio.config.model import Remote, TunnelConfig
+from minivpn_trio.errors import DropReason, Stage, TransportError
+from minivpn_trio.networkio.dial import dial, resolve
+from minivpn_trio.networkio.transports import MAX_BURST, MAX_TRAIN_SEGMENTS, StreamTransport, Transport, UDPTransport
+
+SETTINGS = TunnelConfig(remotes=())
+
+
+@pytest.fixture
+def udp_pair() -> Iterator[tuple[UDPTransport, socket.socket]]:
+    """A transport and the plain socket that plays its server."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 0))
+    server.settimeout(2)
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    client.connect(server.getsockname())
+    server.connect(client.getsockname())
+    yield UDPTransport(client, "127.0.0.1"), server
+    client.close()
+    server.close()
+
+
+def refused() -> UDPTransport:
+    """A transport to a port where nobody is, after the kernel has heard of it."""
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    probe.bind(("127.0.0.1", 0))
+    address = probe.getsockname()
+    probe.close()
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect(address)
+    return UDPTransport(sock, "127.0.0.1")
+
+
+async def test_a_burst_is_drained_at_once_and_bounded(udp_pair: tuple[UDPTransport, socket.socket]) -> None:
+    transport, server = udp_pair
+    sent = [bytes([i]) * 10 for i in range(MAX_BURST + 6)]
+    for datagram in sent:
+        server.send(datagram)
+    first = await transport.receive()
+    assert first == sent[:MAX_BURST]
+    assert await transport.receive() == sent[MAX_BURST:]
+    assert transport.stats().packets_in == len(sent)
+    assert transport.stats().bytes_in == 10 * len(sent)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [[100], [100] * 5, [100] * 5 + [40], [100, 200, 100], [100] * 50 + [7], [1400] * 64, [60, 1400, 1400, 60, 60]],
+    ids=str,
+)
+async def test_datagrams_keep_their_boundaries_whatever_train_carries_them(
+    udp_pair: tuple[UDPTransport, socket.socket], sizes: list[int]
+) -> None:
+    transport, server = udp_pair
+    burst = [bytes([i]) * size for i, size in enumerate(sizes)]
+    await transport.send(burst)
+    assert [server.recv(65536) for _ in burst] == burst
+    assert transport.stats().packets_out == len(burst)
+    assert transport.stats().bytes_out == sum(sizes)
+
+
+def test_trains_are_runs_of_equal_sizes_with_a_shorter_last() -> None:
+    end = UDPTransport._train_end
+    assert end([b"x" * 10] * 3, 0) == 3
+    assert end([b"x" * 10] * 3 + [b"y"], 0) == 4
+    assert end([b"x" * 10, b"y" * 11], 0) == 1
+    assert end([b"x" * 10, b"y", b"x" * 10], 0) == 2
+    assert end([b"x" * 10] * 60, 0) == MAX_TRAIN_SEGMENTS
+    assert end([b"", b""], 0) == 1
+    assert end([b"x" * 60000] * 2, 0) == 1
+
+
+async def test_segmentation_that_the_kernel_refuses_falls_back(
+    udp_pair: tuple[UDPTransport, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport, server = udp_pair
+    calls = []
+
+    class Refusing:
+        """The socket, with a sendmsg that knows no UDP_SEGMENT."""
+
+        def __init__(self, inner: socket.socket) -> None:
+            self.send = inner.send
+
+        def sendmsg(self, *args: object) -> int:
+            calls.append(args)
+            raise OSError(errno.EINVAL, "no such option")
+
+    inner = transport._sock
+    monkeypatch.setattr(transport, "_sock", Refusing(inner))
+    burst = [b"a" * 20, b"b" * 20, b"c" * 20]
+    await transport.send(burst)
+    await transport.send(burst)
+    assert [server.recv(100) for _ in range(6)] == burst * 2
+    assert len(calls) == 1, "it must not ask again"
+    monkeypatch.setattr(transport, "_sock", inner)
+
+
+async def test_a_closed_port_is_an_error_before_the_session_is_up() -> None:
+    transport = refused()
+    with trio.fail_after(2), pytest.raises(ConnectionRefusedError):
+        await transport.send([b"hello"])
+        await transport.receive()
+    await transport.aclose()
+
+
+async def test_a_closed_port_is_a_lost_packet_afterwards(autojump_clock: trio.testing.MockClock) -> None:
+    transport = refused()
+    transport.established()
+    for _ in range(3):
+        await transport.send([b"hello"])
+        with trio.move_on_after(0.05):
+            await transport.receive()
+    assert transport.stats().drops[DropReason.NOT_READY] >= 1
+    await transport.aclose()
+
+
+async def test_a_cancelled_receive_loses_nothing(udp_pair: tuple[UDPTransport, socket.socket]) -> None:
+    transport, server = udp_pair
+    with trio.move_on_after(0.01) as scope:
+        await transport.receive()
+    assert scope.cancelled_caught
+    server.send(b"late")
+    assert await transport.receive() == [b"late"]
+
+
+async def test_closing_wakes_the_receiver(udp_pair: tuple[UDPTransport, socket.socket]) -> None:
+    transport, _ = udp_pair
+    async with trio.open_nursery() as nursery:
+
+        async def receiver() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await transport.receive()
+
+        nursery.start_soon(receiver)
+        await trio.testing.wait_all_tasks_blocked()
+        await transport.aclose()
+        await transport.aclose()
+
+
+async def test_an_oversized_datagram_is_dropped_and_counted(udp_pair: tuple[UDPTransport, socket.socket]) -> None:
+    transport, server = udp_pair
+    await transport.send([b"x" * 65508, b"fits"])
+    assert server.recv(100) == b"fits"
+    assert transport.stats().drops[DropReason.TOO_LONG] == 1
+
+
+async def test_a_stream_carries_frames_cut_anywhere() -> None:
+    near, far = trio.testing.memory_stream_pair()
+    transport = StreamTransport(near, "192.0.2.1")
+    assert isinstance(transport, Transport)
+    await transport.send([b"one", b"twotwo"])
+    assert await far.receive_some() == b"\x00\x03one\x00\x06twotwo"
+    await far.send_all(b"\x00\x05he")
+    with trio.move_on_after(0.01) as scope:
+        await transport.receive()
+    assert scope.cancelled_caught
+    await far.send_all(b"llo\x00\x01!\x00")
+    assert await transport.receive() == [b"hello", b"!"]
+    await far.aclose()
+    with pytest.raises(trio.EndOfChannel):
+        await transport.receive()
+
+
+async def test_resolve_gives_every_address_once() -> None:
+    endpoints = await resolve(Remote("localhost", 1194, "udp4"))
+    assert [e.address for e in endpoints] == [("127.0.0.1", 1194)]
+    (six,) = await resolve(Remote("::1", 1194, "tcp6"))
+    assert six.family == socket.AF_INET6
+
+
+async def test_a_name_without_address_says_so() -> None:
+    with pytest.raises(TransportError, match=r"no address for nowhere\.invalid") as caught:
+        await resolve(Remote("nowhere.invalid"))
+    assert caught.value.stage is Stage.RESOLVE
+
+
+async def test_dialling_a_closed_tcp_port_fails_at_once() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (endpoint,) = await resolve(Remote("127.0.0.1", port, "tcp"))
+    with trio.fail_after(2), pytest.raises(TransportError, match="Connection refused") as caught:
+        await dial(endpoint, SETTINGS)
+    assert caught.value.stage is Stage.DIAL
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
