@@ -27,9 +27,18 @@ class EventLog:
     """Everything that a tunnel told."""
 
     events: list[Event] = field(default_factory=list)
+    _news: trio.Event = field(default_factory=trio.Event)
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
+        self._news.set()
+        self._news = trio.Event()
+
+    async def wait(self, kind: type[Event], count: int, *, seconds: float) -> None:
+        """Until ``count`` events of ``kind`` have happened in all."""
+        with trio.fail_after(seconds):
+            while len(self.of(kind)) < count:
+                await self._news.wait()
 
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]

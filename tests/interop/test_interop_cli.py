@@ -20,7 +20,8 @@ def command(*argv: str, timeout: float = 40) -> subprocess.CompletedProcess[byte
 
 
 def test_ping_the_gateway(start_server) -> None:
-    done = command("ping", "--config", str(start_server().profile_file()), "--count", "3", "--interval", "0.1", "--json")
+    profile = str(start_server().profile_file())
+    done = command("ping", "--config", profile, "--count", "3", "--interval", "0.1", "--json")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines[-1]["received"] == 3

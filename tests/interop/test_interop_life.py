@@ -106,12 +106,6 @@ async def test_idle_tunnel_stays_up(start_server, transport) -> None:
     assert "Inactivity timeout" not in server.log
 
 
-async def wait_for(log: EventLog, kind: type, count: int, seconds: float) -> None:
-    with trio.fail_after(seconds):
-        while len(log.of(kind)) < count:
-            await trio.sleep(0.05)
-
-
 @pytest.mark.parametrize("exit_notify", [True, False])
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 async def test_server_restarts(start_server, transport, exit_notify) -> None:
@@ -123,9 +117,9 @@ async def test_server_restarts(start_server, transport, exit_notify) -> None:
     async with open_tunnel(server.profile_file(), on_event=log) as dialer:
         await everyday(dialer)
         await trio.to_thread.run_sync(lambda: server.stop(kill=transport == "udp" and not exit_notify))
-        await wait_for(log, Reconnecting, 1, 8 if transport == "udp" and not exit_notify else 2)
+        await log.wait(Reconnecting, 1, seconds=8 if transport == "udp" and not exit_notify else 2)
         await trio.to_thread.run_sync(server.start)
-        await wait_for(log, Ready, 2, 20)
+        await log.wait(Ready, 2, seconds=20)
         await everyday(dialer)
         assert dialer.stats().reconnections == 1
 
@@ -135,9 +129,9 @@ async def test_server_goes_silent_and_returns(start_server) -> None:
     log = EventLog()
     async with open_tunnel(server.profile_file(), on_event=log) as dialer:
         server.signal(signal.SIGSTOP)
-        await wait_for(log, Reconnecting, 1, 8)
+        await log.wait(Reconnecting, 1, seconds=8)
         server.signal(signal.SIGCONT)
-        await wait_for(log, Ready, 2, 20)
+        await log.wait(Ready, 2, seconds=20)
         await everyday(dialer)
 
 
