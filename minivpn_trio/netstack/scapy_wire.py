@@ -44,6 +44,7 @@ __all__ = [
     "build_icmp",
     "build_tcp",
     "build_udp",
+    "is_loaded",
     "parse_transport_untrusted",
     "parse_untrusted",
     "preload",
@@ -93,6 +94,11 @@ _layers: _Layers | None = None
 def preload() -> None:
     """Import scapy now. Safe to call in any thread, more than once; 0.2 to 0.5 s the first time."""
     _load()
+
+
+def is_loaded() -> bool:
+    """Whether scapy is imported, so that nothing here takes longer than a millisecond."""
+    return _layers is not None
 
 
 def _load() -> _Layers:

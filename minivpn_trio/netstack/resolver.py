@@ -1,0 +1,406 @@
+"""TunResolver: names to addresses, by the resolvers that the server pushed, inside the tunnel and nowhere else.
+
+dnspython makes and reads the messages; the sockets are ``TunSocket``. Each
+server is asked over UDP with EDNS (1232 bytes), from a fresh random port and
+with a random id; over TCP when the answer was truncated, and when nobody
+answered over UDP. A and AAAA are asked at the same time, for the families that
+the tunnel has an address of.
+
+Numeric hosts and ``localhost`` (RFC 6761) need no query. The hosts file and
+nsswitch of the machine are not consulted.
+
+Sources: RFC 1034, RFC 1035, RFC 5452 (what makes an answer believable), RFC
+6724 (order of addresses), RFC 6891 (EDNS), RFC 7766 (TCP), resolv.conf(5) for ndots.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket as stdlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from struct import Struct
+from typing import Any
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import idna
+import trio
+
+from ..config.tunnel_info import TunnelInfo
+from ..packet.ids import RandomBytes
+from .sockets import TunSocket
+
+__all__ = ["AddressInfo", "TunResolver"]
+
+#: (family, type, proto, canonical name, socket address), as ``socket.getaddrinfo`` gives.
+AddressInfo = tuple[stdlib.AddressFamily, stdlib.SocketKind, int, str, tuple[Any, ...]]
+
+_PORT = 53
+#: Rounds over all servers, and how long each server has in each, seconds.
+_UDP_TIMEOUTS = (1.5, 3.0)
+_TCP_TIMEOUT = 5.0
+#: How long the other family's answer is waited for when one has brought addresses: some servers never answer AAAA.
+_STRAGGLER_TIMEOUT = 2.0
+_EDNS_PAYLOAD = 1232
+#: Queries that may follow CNAMEs out of a response, for one name.
+_MAX_ALIASES = 8
+#: resolv.conf's ndots: a name with so many dots is tried as it is before the search domains.
+_NDOTS = 1
+_MAX_SEARCH = 6
+_LENGTH = Struct("!H")
+
+_TYPES = {
+    stdlib.SOCK_STREAM: (stdlib.SOCK_STREAM, stdlib.IPPROTO_TCP),
+    stdlib.SOCK_DGRAM: (stdlib.SOCK_DGRAM, stdlib.IPPROTO_UDP),
+}
+
+Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class _NoAnswer(Exception):
+    """A server is of no use now: silent, unreachable, or answering with an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The addresses of a name, and its canonical name; ``exists`` is False for NXDOMAIN."""
+
+    canonical: str
+    addresses: tuple[Ip, ...]
+    exists: bool = True
+
+
+class TunResolver:
+    """Resolves names for one tunnel.
+
+    ``open_socket(family, type)`` makes the sockets, ``info`` says what the
+    tunnel has and who its resolvers are, asked anew for each call. Fits
+    ``trio.abc.HostnameResolver``.
+    """
+
+    def __init__(
+        self,
+        open_socket: Callable[[int, int], TunSocket],
+        info: Callable[[], TunnelInfo],
+        rng: RandomBytes,
+    ) -> None:
+        self._open_socket = open_socket
+        self._info = info
+        self._rng = rng
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[AddressInfo]:
+        """What ``socket.getaddrinfo`` would return, found out inside the tunnel.
+
+        Checkpoints; cancel-safe. Takes about 15 s at worst with one silent
+        server. Raises socket.gaierror: EAI_NONAME (no such name, or no
+        resolver was pushed), EAI_NODATA (the name has no address that fits), EAI_AGAIN (no server
+        answered), EAI_FAMILY, EAI_SOCKTYPE, EAI_SERVICE.
+        """
+        await trio.lowlevel.checkpoint()
+        if family not in (stdlib.AF_UNSPEC, stdlib.AF_INET, stdlib.AF_INET6):
+            raise _gaierror(stdlib.EAI_FAMILY)
+        kinds = [
+            kind for wanted, kind in _TYPES.items() if type in (0, wanted) and proto in (0, kind[1])
+        ]  # fmt: skip
+        if not kinds:
+            raise _gaierror(stdlib.EAI_SOCKTYPE)
+        number = _service(port, kinds)
+        name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
+        found = await self._find(name, family, flags)
+        addresses = [ip for ip in found.addresses if _fits(ip, family)]
+        if not addresses:
+            # Linux has a word of its own for a name that has only other addresses.
+            raise _gaierror(getattr(stdlib, "EAI_NODATA", stdlib.EAI_NONAME) if name else stdlib.EAI_NONAME)
+        result: list[AddressInfo] = []
+        for ip in addresses:
+            for kind, protocol in kinds:
+                canonical = found.canonical if flags & stdlib.AI_CANONNAME and not result else ""
+                result.append((_family(ip), kind, protocol, canonical, _sockaddr(ip, number)))
+        return result
+
+    async def getnameinfo(self, sockaddr: tuple[str, int] | tuple[str, int, int, int], flags: int) -> tuple[str, str]:
+        """(host, service) of a numeric socket address, by a PTR query unless NI_NUMERICHOST is in ``flags``.
+
+        Checkpoints; cancel-safe. Raises socket.gaierror: EAI_NONAME if NI_NAMEREQD is in ``flags`` and there is none.
+        """
+        await trio.lowlevel.checkpoint()
+        ip = ipaddress.ip_address(sockaddr[0].partition("%")[0])
+        name = str(ip)
+        if not flags & stdlib.NI_NUMERICHOST:
+            question = dns.name.from_text(ip.reverse_pointer)
+            try:
+                response = await self._ask(question, dns.rdatatype.PTR)
+                answer = response.resolve_chaining().answer
+                name = str(next(iter(answer)).target).rstrip(".") if answer else name
+            except (stdlib.gaierror, dns.exception.DNSException):
+                pass
+            if name == str(ip) and flags & stdlib.NI_NAMEREQD:
+                raise _gaierror(stdlib.EAI_NONAME)
+        return name, str(sockaddr[1])
+
+    # --- names -------------------------------------------------------------------------------------------------------
+
+    async def _find(self, name: str | None, family: int, flags: int) -> _Found:
+        """The addresses of ``name``, best first."""
+        if not name:
+            passive = bool(flags & stdlib.AI_PASSIVE)
+            own: tuple[Ip, ...] = (ipaddress.IPv6Address("::"), ipaddress.IPv4Address("0.0.0.0"))
+            return _Found("", own if passive else _LOOPBACK)
+        with suppress(ValueError):
+            literal = ipaddress.ip_address(name.partition("%")[0])
+            if not _fits(literal, family):
+                raise _gaierror(getattr(stdlib, "EAI_ADDRFAMILY", stdlib.EAI_NONAME))
+            return _Found(name, (literal,))
+        if flags & stdlib.AI_NUMERICHOST:
+            raise _gaierror(stdlib.EAI_NONAME)
+        for candidate in self._candidates(name):
+            if candidate.to_text(omit_final_dot=True).lower().rpartition(".")[2] == "localhost":
+                return _Found("localhost", _LOOPBACK)
+            found = await self._addresses(candidate, family)
+            if found.addresses:
+                return found
+            last = found
+        if last.exists:
+            return last
+        raise _gaierror(stdlib.EAI_NONAME)
+
+    def _candidates(self, name: str) -> list[dns.name.Name]:
+        """The absolute names that ``name`` may mean, in the order to try them."""
+        try:
+            ascii_name = name if name.isascii() else idna.encode(name, uts46=True).decode("ascii")
+            # A label may not be empty; a name may be 255 octets long.
+            asked = dns.name.from_text(ascii_name, None)
+            if asked.is_absolute():
+                return [asked]
+            absolute = [asked.concatenate(dns.name.root)]
+        except (idna.IDNAError, dns.exception.DNSException, UnicodeError):
+            raise _gaierror(stdlib.EAI_NONAME) from None
+        searched = []
+        for domain in self._info().search_domains[:_MAX_SEARCH]:
+            with suppress(dns.exception.DNSException, UnicodeError):
+                searched.append(asked.concatenate(dns.name.from_text(domain)))
+        return absolute + searched if len(asked.labels) > _NDOTS else searched + absolute
+
+    async def _addresses(self, name: dns.name.Name, family: int) -> _Found:
+        """A and AAAA of ``name`` at the same time, in the order of RFC 6724 as far as a tunnel has one."""
+        info = self._info()
+        wanted = []
+        if info.ipv4 is not None and family in (stdlib.AF_UNSPEC, stdlib.AF_INET):
+            wanted.append(dns.rdatatype.A)
+        if info.ipv6 is not None and family in (stdlib.AF_UNSPEC, stdlib.AF_INET6):
+            wanted.append(dns.rdatatype.AAAA)
+        if not wanted:
+            raise _gaierror(getattr(stdlib, "EAI_ADDRFAMILY", stdlib.EAI_NONAME))
+        if info.ipv6 is not None and info.ipv6.ip.is_global:
+            # With a real IPv6 address of our own IPv6 comes first; with a private one it would not (label 13).
+            wanted.reverse()
+        results: dict[dns.rdatatype.RdataType, _Found] = {}
+        failures: list[stdlib.gaierror] = []
+
+        async def one(kind: dns.rdatatype.RdataType) -> None:
+            try:
+                results[kind] = await self._follow(name, kind)
+            except stdlib.gaierror as exc:
+                failures.append(exc)
+            else:
+                if results[kind].addresses:
+                    nursery.cancel_scope.deadline = trio.current_time() + _STRAGGLER_TIMEOUT
+
+        async with trio.open_nursery() as nursery:
+            for kind in wanted:
+                nursery.start_soon(one, kind)
+        addresses = tuple(ip for kind in wanted if kind in results for ip in results[kind].addresses)
+        if not addresses and failures:
+            raise failures[0]
+        found = list(results.values())
+        return _Found(found[0].canonical, addresses, any(each.exists for each in found))
+
+    async def _follow(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> _Found:
+        """The addresses of one kind, following aliases that a response does not follow itself."""
+        for _ in range(_MAX_ALIASES):
+            response = await self._ask(name, kind)
+            try:
+                chain = response.resolve_chaining()
+            except dns.exception.DNSException:
+                raise _gaierror(stdlib.EAI_FAIL) from None
+            canonical = chain.canonical_name
+            text = canonical.to_text(omit_final_dot=True)
+            if chain.answer is not None:
+                return _Found(text, tuple(ipaddress.ip_address(record.address) for record in chain.answer))
+            if response.rcode() == dns.rcode.NXDOMAIN:
+                return _Found(text, (), exists=False)
+            if canonical == name:
+                return _Found(text, ())
+            name = canonical
+        raise _gaierror(stdlib.EAI_FAIL)
+
+    # --- queries -----------------------------------------------------------------------------------------------------
+
+    async def _ask(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> dns.message.QueryMessage:
+        """The first usable response of any server. Raises gaierror."""
+        servers = [str(address) for address in self._info().dns]
+        if not servers:
+            raise stdlib.gaierror(stdlib.EAI_NONAME, "the server of the tunnel pushed no resolver")
+        for patience in _UDP_TIMEOUTS:
+            for server in servers:
+                with suppress(_NoAnswer):
+                    return await self._ask_server(server, name, kind, patience)
+        for server in servers:
+            with suppress(_NoAnswer):
+                # UDP port 53 may be blocked where TCP is not.
+                return await self._ask_tcp(server, self._query(name, kind))
+        raise _gaierror(stdlib.EAI_AGAIN)
+
+    async def _ask_server(
+        self, server: str, name: dns.name.Name, kind: dns.rdatatype.RdataType, patience: float
+    ) -> dns.message.QueryMessage:
+        response = await self._ask_udp(server, self._query(name, kind), patience)
+        if response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS):
+            # A server from before EDNS (RFC 6891, 6.2.2).
+            response = await self._ask_udp(server, self._query(name, kind, edns=False), patience)
+        if response.flags & dns.flags.TC:
+            response = await self._ask_tcp(server, self._query(name, kind))
+        return _usable(response)
+
+    def _query(
+        self, name: dns.name.Name, kind: dns.rdatatype.RdataType, *, edns: bool = True
+    ) -> dns.message.QueryMessage:
+        ident = int.from_bytes(self._rng(2), "big")
+        if edns:
+            return dns.message.make_query(name, kind, id=ident, use_edns=0, payload=_EDNS_PAYLOAD)
+        return dns.message.make_query(name, kind, id=ident, use_edns=False)
+
+    async def _ask_udp(self, server: str, query: dns.message.QueryMessage, patience: float) -> dns.message.QueryMessage:
+        with self._socket(server, stdlib.SOCK_DGRAM) as socket, trio.move_on_after(patience):
+            try:
+                # Connected: datagrams of others never reach us, and ICMP errors do.
+                await socket.connect((server, _PORT))
+                await socket.send(query.to_wire())
+                while True:
+                    response = _response_untrusted(query, await socket.recv(65535), truncation=True)
+                    if response is not None:
+                        return response
+            except OSError as exc:
+                raise _NoAnswer from exc
+        raise _NoAnswer
+
+    async def _ask_tcp(self, server: str, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
+        with self._socket(server, stdlib.SOCK_STREAM) as socket, trio.move_on_after(_TCP_TIMEOUT):
+            try:
+                await socket.connect((server, _PORT))
+                stream = trio.SocketStream(socket)
+                wire = query.to_wire()
+                await stream.send_all(_LENGTH.pack(len(wire)) + wire)
+                (length,) = _LENGTH.unpack(await _receive_exactly(stream, 2))
+                response = _response_untrusted(query, await _receive_exactly(stream, length), truncation=False)
+                if response is not None:
+                    return _usable(response)
+            except (OSError, trio.BrokenResourceError) as exc:
+                raise _NoAnswer from exc
+        raise _NoAnswer
+
+    def _socket(self, server: str, kind: int) -> TunSocket:
+        try:
+            return self._open_socket(stdlib.AF_INET6 if ":" in server else stdlib.AF_INET, kind)
+        except OSError as exc:
+            raise _NoAnswer from exc
+
+
+_LOOPBACK: tuple[Ip, ...] = (ipaddress.IPv6Address("::1"), ipaddress.IPv4Address("127.0.0.1"))
+
+
+def _response_untrusted(
+    query: dns.message.QueryMessage, wire: bytes, *, truncation: bool
+) -> dns.message.QueryMessage | None:
+    """``wire`` as the response to ``query``, or None if it is not: another id, another question, garbage."""
+    try:
+        response = dns.message.from_wire(wire, ignore_trailing=True, raise_on_truncation=False)
+    except dns.exception.DNSException:
+        # The cut may go through a record; the header is enough to go on by TCP.
+        if not (truncation and len(wire) >= 12 and wire[:2] == query.id.to_bytes(2, "big") and wire[2] & 0x82 == 0x82):
+            return None
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.TC
+    except Exception:  # whatever a parser of hostile bytes may raise, the answer is the same
+        return None
+    if not isinstance(response, dns.message.QueryMessage) or not query.is_response(response):
+        return None
+    return response
+
+
+def _usable(response: dns.message.QueryMessage) -> dns.message.QueryMessage:
+    """``response``, if it says yes or no; _NoAnswer if the server could not say (SERVFAIL, REFUSED ...)."""
+    if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        raise _NoAnswer
+    return response
+
+
+async def _receive_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = await stream.receive_some(count - len(data))
+        if not more:
+            raise _NoAnswer
+        data += more
+    return data
+
+
+def _service(port: bytes | str | int | None, kinds: list[tuple[stdlib.SocketKind, int]]) -> int:
+    """The number of a port or of a service's name. The table of services is the machine's."""
+    if port is None:
+        return 0
+    if isinstance(port, bytes):
+        port = port.decode("ascii", "replace")
+    if isinstance(port, str):
+        if not port.isascii() or not port.isdigit():
+            try:
+                return stdlib.getservbyname(port, "tcp" if kinds[0][0] == stdlib.SOCK_STREAM else "udp")
+            except OSError:
+                raise _gaierror(stdlib.EAI_SERVICE) from None
+        port = int(port)
+    if not 0 <= port <= 65535:
+        raise _gaierror(stdlib.EAI_SERVICE)
+    return port
+
+
+def _family(ip: Ip) -> stdlib.AddressFamily:
+    return stdlib.AF_INET if ip.version == 4 else stdlib.AF_INET6
+
+
+def _fits(ip: Ip, family: int) -> bool:
+    return family in (stdlib.AF_UNSPEC, _family(ip))
+
+
+def _sockaddr(ip: Ip, port: int) -> tuple[Any, ...]:
+    return (str(ip), port) if ip.version == 4 else (str(ip), port, 0, 0)
+
+
+_GAI_TEXTS = {
+    stdlib.EAI_NONAME: "Name or service not known",
+    stdlib.EAI_AGAIN: "Temporary failure in name resolution",
+    stdlib.EAI_FAIL: "Non-recoverable failure in name resolution",
+    stdlib.EAI_FAMILY: "ai_family not supported",
+    stdlib.EAI_SOCKTYPE: "ai_socktype not supported",
+    stdlib.EAI_SERVICE: "Servname not supported for ai_socktype",
+}
+_GAI_TEXTS.setdefault(getattr(stdlib, "EAI_NODATA", stdlib.EAI_NONAME), "No address associated with hostname")
+_GAI_TEXTS.setdefault(getattr(stdlib, "EAI_ADDRFAMILY", stdlib.EAI_NONAME), "Address family for hostname not supported")
+
+
+def _gaierror(number: int) -> stdlib.gaierror:
+    return stdlib.gaierror(number, _GAI_TEXTS.get(number, "Name resolution failed"))
