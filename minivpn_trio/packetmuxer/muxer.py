@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import NamedTuple
 
 from ..errors import DropReason, ProtocolError
 from ..events import SessionState
@@ -63,14 +63,14 @@ DATA_FIRST_BYTES = frozenset(opcode << OPCODE_SHIFT | key for opcode in DATA_OPC
 first_byte = itemgetter(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Demuxed:
+class Demuxed(NamedTuple):
     """A burst, sorted. Each part is in the order of arrival."""
 
+    # A tuple: one is made for every burst of data, in half the time of a frozen dataclass.
     data: Burst
-    control: list[SequencedPacket] = field(default_factory=list)
+    control: list[SequencedPacket]
     #: The remote session id became known with this burst.
-    bound: bool = False
+    bound: bool
 
 
 class PacketMuxer:
@@ -127,7 +127,7 @@ class PacketMuxer:
         if self._remote is not None:
             try:
                 if DATA_FIRST_BYTES.issuperset(map(first_byte, burst)):
-                    return Demuxed(burst)
+                    return Demuxed(burst, [], False)
             except IndexError:
                 pass  # An empty datagram: it is counted with the rest.
         return self._sort(burst, now)

@@ -47,3 +47,28 @@ def test_the_window_closes_by_time(steps: list[tuple[int, float]]) -> None:
                 assert not accepted
         if accepted:
             arrivals[packet_id] = now
+
+
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.integers(min_value=0, max_value=60),
+            st.tuples(st.integers(min_value=-2, max_value=3), st.integers(min_value=1, max_value=40)),
+        ),
+        max_size=40,
+    ),
+    size=st.integers(min_value=0, max_value=70),
+)
+def test_a_run_is_its_ids_one_by_one(steps: list[int | tuple[int, int]], size: int) -> None:
+    runs, singles = ReplayWindow(size=size), ReplayWindow(size=size)
+    for step in steps:
+        if isinstance(step, int):
+            assert runs.check_and_update(step, 0.0) == singles.check_and_update(step, 0.0)
+            continue
+        offset, count = step
+        first = runs.highest + offset
+        accepted = runs.accept_run(first, count, 0.0)
+        assert accepted == (offset == 1)
+        if accepted:
+            assert all(singles.check_and_update(first + n, 0.0) for n in range(count))
+    assert runs.highest == singles.highest
