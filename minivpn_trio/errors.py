@@ -10,6 +10,7 @@ from enum import Enum
 
 __all__ = [
     "AuthFailed",
+    "AuthFailedTemporarily",
     "ConfigError",
     "ConnectError",
     "DropReason",
@@ -114,6 +115,27 @@ class AuthFailed(ConnectError):
             remedy=remedy or "check the user name and password, or the client certificate",
         )
         self.reason = reason
+
+
+class AuthFailedTemporarily(ConnectError):
+    """The server could not decide about our credentials just now (``AUTH_FAILED,TEMP``): they may be
+    good, and trying again may help.
+
+    ``backoff`` is how many seconds the server asks us to wait, ``advance`` where to try next:
+    ``no`` (the same address), ``addr`` (the remote's next address) or ``remote`` (the next remote).
+    """
+
+    def __init__(
+        self, reason: str, *, stage: Stage = Stage.PUSH, backoff: float | None = None, advance: str = "addr"
+    ) -> None:
+        super().__init__(
+            f"the server cannot check the credentials just now: {reason or 'no reason given'}",
+            stage=stage,
+            remedy="try again later",
+        )
+        self.reason = reason
+        self.backoff = backoff
+        self.advance = advance
 
 
 class TLSVerificationError(ConnectError):
