@@ -18,9 +18,10 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from minivpn_trio.datachannel.aead import AeadOpener, AeadSealer
-from minivpn_trio.datachannel.cbc import CBC_KEY_SIZES, CbcOpener, CbcSealer
+from minivpn_trio.datachannel.cbc import CBC_KEY_SIZES, CbcOpener
 from minivpn_trio.datachannel.channel import DataChannel
 from minivpn_trio.datachannel.keepalive import PING
+from minivpn_trio.errors import DropReason
 from minivpn_trio.items import DataChannelKey
 from minivpn_trio.packet.ids import KeyID, RandomBytes, Role
 
@@ -152,12 +153,25 @@ MINIVPN_CBC = bytes.fromhex(
 
 
 def test_minivpn_cbc_packet() -> None:
-    """AES-128-CBC with SHA1, cipher key 0x65 * 16, HMAC key 0x67 * 20, IV "0123456789012345"."""
-    cipher_slot, hmac_slot = bytes([0x65]) * 64, bytes([0x67]) * 64
+    """AES-128-CBC with SHA1, cipher key 0x65 * 16, HMAC key 0x67 * 20, IV "0123456789012345".
+
+    Its plaintext is 16 bytes FF, which is no PKCS #7 padding: the HMAC must be found right and the
+    padding wrong. With the header's peer id changed, which the HMAC does not cover, the same.
+    """
     channel = DataChannel(role=Role.CLIENT, rng=bytes)
-    opener = CbcOpener("AES-128-CBC", "SHA1", cipher_slot, hmac_slot)
-    ids, texts = opener.open_run_untrusted([MINIVPN_CBC], 4, channel.drops)
-    assert not channel.drops
-    rng = ivs_that_come_out_as([b"0123456789012345"], [MINIVPN_CBC], "AES-128-CBC", cipher_slot, 24)
-    sealer = CbcSealer("AES-128-CBC", "SHA1", cipher_slot, hmac_slot, MINIVPN_CBC[:4], rng)
-    assert sealer.seal_burst(ids[0], texts) == [MINIVPN_CBC]
+    opener = CbcOpener("AES-128-CBC", "SHA1", bytes([0x65]) * 64, bytes([0x67]) * 64)
+    other_peer_id = b"\x48\x01\x02\x03" + MINIVPN_CBC[4:]
+    assert opener.open_run_untrusted([MINIVPN_CBC, other_peer_id], 4, channel.drops) == ((), [])
+    assert channel.drops == {DropReason.MALFORMED: 2}
+    assert opener.failures == 0
+
+
+@pytest.mark.parametrize("position", range(4, len(MINIVPN_CBC)))
+def test_minivpn_cbc_packet_with_a_changed_byte(position: int) -> None:
+    channel = DataChannel(role=Role.CLIENT, rng=bytes)
+    opener = CbcOpener("AES-128-CBC", "SHA1", bytes([0x65]) * 64, bytes([0x67]) * 64)
+    forged = bytearray(MINIVPN_CBC)
+    forged[position] ^= 1
+    assert opener.open_run_untrusted([bytes(forged)], 4, channel.drops) == ((), [])
+    assert channel.drops == {DropReason.BAD_AUTHENTICATION: 1}
+    assert opener.failures == 1
