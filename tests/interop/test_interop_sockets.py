@@ -92,7 +92,7 @@ async def test_ping_with_a_large_payload(dialer) -> None:
 @pytest.mark.parametrize("size", [0, 1, 512, 1400, 1472, 4000])
 async def test_udp_echo(dialer, size) -> None:
     payload = PATTERN[:size]
-    udp = await dialer.open_udp_socket()
+    udp = dialer.open_udp_socket()
     with udp, trio.fail_after(5):
         await udp.sendto(payload, (TUN_IPV4, 7))
         data, source = await udp.recvfrom(65535)
@@ -102,7 +102,7 @@ async def test_udp_echo(dialer, size) -> None:
 
 async def test_udp_to_a_closed_port(dialer) -> None:
     """A connected UDP socket hears of the ICMP error."""
-    udp = await dialer.open_udp_socket()
+    udp = dialer.open_udp_socket()
     with udp, trio.fail_after(5):
         await udp.connect((TUN_IPV4, 4444))
         await udp.send(b"anybody?")
