@@ -26,6 +26,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from .background import in_background
 from .config.model import TunnelConfig
 from .config.ovpn import load_config
 from .config.tunnel_info import TunnelInfo
@@ -336,26 +337,9 @@ async def open_client(
     """
     settings = config if isinstance(config, TunnelConfig) else load_config(config)
     settings.validate()
-    raised: BaseException | None = None
     with Pipes(Lifetime.CLIENT) as pipes:
         client = Client(
             settings, pipes, connect=connect, on_event=on_event, tracer=tracer, rng=rng, unix_time=unix_time
         )
-        try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(client._run)
-                try:
-                    yield client
-                except BaseException as exc:
-                    raised = exc
-                finally:
-                    client._scope.cancel()
-        except BaseExceptionGroup as group:
-            # The body's own exception never gets here. One of _run does: ConnectError from
-            # ``start``, or a defect of ours; or Cancelled, which stays in whatever it came in.
-            if len(group.exceptions) == 1 and not isinstance(group.exceptions[0], trio.Cancelled):
-                raise group.exceptions[0] from group.exceptions[0].__cause__
-            raise
-    if raised is not None:
-        raise raised
-
+        async with in_background(client._run):
+            yield client

@@ -17,12 +17,18 @@ import ipaddress
 import os
 import socket as stdlib
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import trio
 
+from .background import in_background
+from .client import open_client
+from .config.model import TunnelConfig
 from .config.tunnel_info import TunnelInfo
+from .events import Event
 from .items import Burst
 from .netstack import scapy_wire
 from .netstack.icmp import EchoError, EchoReply, IcmpEndpoint
@@ -30,11 +36,13 @@ from .netstack.resolver import AddressInfo, TunResolver
 from .netstack.sockets import TunSocket
 from .netstack.stack import Stack
 from .netstack.worker import Pump, move_down, move_up
+from .networkio.dial import DialerContext
 from .packet.ids import RandomBytes
 from .ports import Inlet, WaitingOutlet
 from .stats import TunnelStats
+from .tracing import Tracer
 
-__all__ = ["PacketTunnel", "TunDialer"]
+__all__ = ["PacketTunnel", "TunDialer", "open_tun_dialer"]
 
 #: Ping's own: 56 bytes of payload make a packet of 84.
 _PING_PAYLOAD = 56
@@ -98,7 +106,7 @@ class TunDialer:
         try:
             async with trio.open_nursery() as nursery:
                 # scapy is needed for the first packet of each connection: imported here, where nobody waits for it.
-                nursery.start_soon(trio.to_thread.run_sync, scapy_wire.preload)
+                nursery.start_soon(_scapy_ready)
                 nursery.start_soon(self._move_up, nursery.cancel_scope)
                 nursery.start_soon(self._move_down)
                 task_status.started()
@@ -242,7 +250,7 @@ class TunDialer:
 async def _scapy_ready() -> None:
     """Wait until the slow path's scapy is imported, rather than import it here and hold everything up."""
     if not scapy_wire.is_loaded():
-        await trio.to_thread.run_sync(scapy_wire.preload)
+        await trio.to_thread.run_sync(scapy_wire.preload, abandon_on_cancel=True)
 
 
 class _Pinger:
@@ -282,3 +290,29 @@ def _reported(error: EchoError) -> OSError:
 
 def _addresses(info: TunnelInfo) -> list[bytes]:
     return [interface.ip.packed for interface in (info.ipv4, info.ipv6) if interface is not None]
+
+
+@asynccontextmanager
+async def open_tun_dialer(
+    config: TunnelConfig | str | os.PathLike[str],
+    connect: DialerContext | None = None,
+    *,
+    on_event: Callable[[Event], None] | None = None,
+    tracer: Tracer | None = None,
+    rng: RandomBytes = os.urandom,
+    unix_time: Callable[[], float] = time.time,
+) -> AsyncIterator[TunDialer]:
+    """Bring a tunnel up and dial through it, for the length of the block.
+
+        async with open_tun_dialer("client.ovpn") as dialer:
+            stream = await dialer.open_tcp_stream("10.8.0.1", 80)
+
+    The arguments, what is raised on the way in, and how exceptions leave the
+    block are ``open_client``'s.
+    """
+    async with open_client(
+        config, connect, on_event=on_event, tracer=tracer, rng=rng, unix_time=unix_time
+    ) as client:
+        dialer = TunDialer(client, rng=rng)
+        async with in_background(dialer.run):
+            yield dialer

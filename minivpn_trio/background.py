@@ -1,0 +1,51 @@
+"""A background task for the length of an ``async with`` block, without its marks on the block's exceptions.
+
+A nursery wraps what its body raises in an ExceptionGroup. For a block of ours
+that would be a surprise, so the cases are decided once, here:
+
+- the body raises: its exception leaves the block as it is, ExceptionGroup or not;
+- the task fails before it is started: its exception leaves, alone;
+- the task fails later (a defect: tasks of this package report failures by other
+  means): the body is cancelled and the task's exception leaves, alone;
+- somebody outside cancels: Cancelled travels on in whatever it came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+__all__ = ["in_background"]
+
+
+@asynccontextmanager
+async def in_background(
+    task: Callable[..., Awaitable[Any]], before_stop: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[None]:
+    """Run ``task`` (which takes ``task_status``) until the block ends; enter when it has started.
+
+    ``before_stop`` runs when the body ended without an exception, before the
+    task is cancelled. Checkpoints.
+    """
+    raised: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(task)
+            try:
+                yield
+                if before_stop is not None:
+                    await before_stop()
+            except BaseException as exc:  # noqa: BLE001  kept, to leave the block below as it came
+                raised = exc
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # Never the body's. One that holds nothing but Cancelled belongs to an outer scope.
+        if len(group.exceptions) == 1 and not isinstance(group.exceptions[0], trio.Cancelled):
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise
+    if raised is not None:
+        raise raised
