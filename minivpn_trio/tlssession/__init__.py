@@ -1,0 +1,1 @@
+"""TLS, the key exchange and the control messages inside of it."""

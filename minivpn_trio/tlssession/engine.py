@@ -1,0 +1,416 @@
+"""TLS over memory BIOs: bytes in, bytes out, no socket.
+
+``TLSContext`` parses certificates and keys once and is used for every key of
+every connection. ``TLSEngine`` is one TLS session: feed it what the peer sent,
+take what is to be sent, read and write the inside. This is the only module
+that touches OpenSSL.
+
+The chain is verified by OpenSSL against the profile's CA only; VerifyOptions
+like X509_STRICT, which refuse what many VPN CAs issue, are off, and no host
+name is compared. The checks of verify.py are made inside the handshake, so a
+certificate that fails them gets an alert and never sees a password.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+
+from ..config.model import TunnelConfig
+from ..errors import ConfigError, ConnectError, Stage, TLSVerificationError
+from ..packet.ids import Role
+from .material import CERTIFICATE, PKCS12KeyAndCertificates, load_certificates, load_key, load_pkcs12
+from .tls_ciphers import openssl_cipher_list
+from .verify import MAX_SUBJECT, CertificateChecks, Rejected, check_hash, describe_verify_error, subject_text
+
+__all__ = ["MAX_HANDSHAKE", "TLSContext", "TLSEngine"]
+
+ClientCertificate = Literal["require", "optional", "none"]
+
+#: Bytes that a peer may send before its handshake is over.
+MAX_HANDSHAKE = 64 * 1024
+_READ_SIZE = 16 * 1024
+
+_CRL = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+_ALERT = re.compile(r"alert (.+)$")
+
+_VERSIONS = {"1.0": SSL.TLS1_VERSION, "1.1": SSL.TLS1_1_VERSION, "1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+#: tls-cert-profile as OpenSSL's security level (reference: ssl_openssl.c, tls_ctx_set_cert_profile).
+_LEVELS = {"insecure": 0, "legacy": 1, "preferred": 2, "suiteb": 3}
+#: No export, weak or anonymous suites, and none without forward secrecy.
+_DEFAULT_CIPHERS = "DEFAULT:!EXP:!LOW:!MEDIUM:!kDH:!kECDH:!DSS:!PSK:!SRP:!kRSA"
+
+#: What a TLS library or the peer says, and what can be done about it.
+_REMEDIES = {
+    "unknown ca": "the server does not know the CA of our certificate: check cert and key",
+    "bad certificate": "the server does not accept our certificate: check cert and key",
+    "certificate expired": "our certificate has expired: get a new one",
+    "certificate revoked": "our certificate was revoked: get a new one",
+    "certificate unknown": "the server does not accept our certificate: check cert and key",
+    "certificate required": "the server wants a client certificate: set cert and key",
+    "unsupported certificate": "the server does not accept our certificate: check cert and key",
+    "access denied": "the server does not accept our certificate: check cert and key",
+    "handshake failure": "no cipher suite or signature in common: check tls-cipher, tls-version-min and cert",
+    "protocol version": "no TLS version in common: check tls-version-min and tls-version-max",
+    "unsupported protocol": "no TLS version in common: check tls-version-min and tls-version-max",
+    "insufficient security": "the server wants stronger ciphers: check tls-cipher",
+    "wrong version number": "check that this is an OpenVPN server",
+    "dh key too small": "the server uses weak parameters; tls-cert-profile insecure accepts them",
+}
+#: Alerts that are about a certificate of ours.
+_CERTIFICATE_ALERTS = frozenset(
+    {
+        "access denied", "bad certificate", "certificate expired", "certificate required", "certificate revoked",
+        "certificate unknown", "unknown ca", "unsupported certificate",
+    }
+)  # fmt: skip
+
+
+def _reason(error: SSL.Error | crypto.Error) -> str:
+    """OpenSSL's last word; it holds no data of ours."""
+    queue = error.args[0] if error.args else ()
+    return str(queue[-1][2]) if isinstance(queue, list) and queue else "TLS error"
+
+
+class TLSContext:
+    """What all TLS sessions of a configuration share.
+
+    Raises ConfigError for certificates and keys that cannot be used.
+    ``client_certificate`` says what a server asks of its clients.
+    """
+
+    def __init__(
+        self, config: TunnelConfig, role: Role, *, client_certificate: ClientCertificate = "require"
+    ) -> None:
+        self.role = role
+        #: What the user should hear of.
+        self.warnings: list[str] = []
+        try:
+            self.checks = CertificateChecks.from_config(config, role)
+        except ValueError:
+            raise ConfigError("no name or number of a purpose", directive="remote-cert-eku") from None
+        self.verify_hash = config.verify_hash
+        self._context = SSL.Context(SSL.TLS_METHOD)
+        self._configure(config)
+        bundle = load_pkcs12(config)
+        self._load_identity(config, bundle)
+        #: Without a CA the chain proves nothing, and a fingerprint must.
+        self.has_ca = self._load_ca(config, bundle)
+        if not self.has_ca and not config.peer_fingerprints and client_certificate == "require":
+            raise ConfigError("neither a CA nor a peer fingerprint: nobody could be verified", directive="ca")
+        self.uses_crl = self._load_crl(config)
+        if role is Role.CLIENT and not self.checks.any:
+            self.warnings.append(
+                "any certificate of the CA is taken for the server's, a client's too: add remote-cert-tls server"
+            )
+        if config.tls_groups is not None:
+            self.warnings.append("tls-groups cannot be set with this TLS library; its own groups are used")
+        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        if role is Role.SERVER:
+            mode = {"require": mode, "optional": SSL.VERIFY_PEER, "none": SSL.VERIFY_NONE}[client_certificate]
+        self.verifies = mode != SSL.VERIFY_NONE
+        self.wants_certificate = bool(mode & SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+        self._context.set_verify(mode, _on_certificate)
+
+    def _configure(self, config: TunnelConfig) -> None:
+        context = self._context
+        # Each key is a TLS session of its own: no resumption, no tickets, no renegotiation.
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+        context.set_min_proto_version(max(_VERSIONS[config.tls_version_min], SSL.TLS1_2_VERSION))
+        if config.tls_version_max is not None:
+            highest = _VERSIONS[config.tls_version_max]
+            if highest < SSL.TLS1_2_VERSION or highest < _VERSIONS[config.tls_version_min]:
+                raise ConfigError(
+                    "below tls-version-min, or below 1.2, the oldest that is spoken", directive="tls-version-max"
+                )
+            context.set_max_proto_version(highest)
+        # The level is a property of the context that a cipher list sets in passing; it stays.
+        level = _LEVELS[config.tls_cert_profile]
+        context.set_cipher_list(f"DEFAULT:@SECLEVEL={level}".encode())
+        ciphers = _DEFAULT_CIPHERS
+        if config.tls_cert_profile == "suiteb":
+            ciphers = "SUITEB128"
+        if config.tls_cipher is not None:
+            ciphers = openssl_cipher_list(config.tls_cipher)
+        try:
+            context.set_cipher_list(ciphers.encode("ascii"))
+        except (SSL.Error, UnicodeEncodeError):
+            raise ConfigError("no cipher suite in it that this TLS library knows", directive="tls-cipher") from None
+        if config.tls_ciphersuites is not None:
+            try:
+                context.set_tls13_ciphersuites(config.tls_ciphersuites.encode("ascii"))
+            except (SSL.Error, UnicodeEncodeError):
+                raise ConfigError(
+                    "a cipher suite in it is not known to this TLS library", directive="tls-ciphersuites"
+                ) from None
+
+    def _load_identity(self, config: TunnelConfig, bundle: PKCS12KeyAndCertificates | None) -> None:
+        directive = "pkcs12" if bundle is not None else "cert"
+        if bundle is not None:
+            if bundle.cert is None or bundle.key is None:
+                raise ConfigError("no certificate with its key in it", directive=directive)
+            certificate = bundle.cert.certificate
+            key: object = bundle.key
+            chain = [entry.certificate for entry in bundle.additional_certs]
+        elif config.cert is not None and config.key is not None:
+            certificate, *chain = load_certificates(config.cert, directive)
+            key = load_key(config)
+        else:
+            return
+        if config.extra_certs is not None:
+            chain += load_certificates(config.extra_certs, "extra-certs")
+        try:
+            self._context.use_certificate(certificate)
+            for intermediate in chain:
+                self._context.add_extra_chain_cert(intermediate)
+        except SSL.Error as exc:
+            raise ConfigError(
+                f"the TLS library refuses it: {_reason(exc)} (tls-cert-profile insecure accepts weak ones)",
+                directive=directive,
+            ) from None
+        try:
+            self._context.use_privatekey(key)  # type: ignore[arg-type]  # one of the types that it takes
+            self._context.check_privatekey()
+        except (SSL.Error, TypeError):
+            raise ConfigError("the private key does not belong to the certificate", directive="key") from None
+
+    def _load_ca(self, config: TunnelConfig, bundle: PKCS12KeyAndCertificates | None) -> bool:
+        store = self._context.get_cert_store()
+        assert store is not None
+        authorities: list[crypto.X509] = []
+        if config.ca is not None:
+            # Parsed by OpenSSL, which takes old CAs that stricter parsers refuse.
+            for number, block in enumerate(CERTIFICATE.findall(config.ca), 1):
+                try:
+                    authorities.append(crypto.load_certificate(crypto.FILETYPE_PEM, block))
+                except crypto.Error:
+                    raise ConfigError(f"certificate number {number} cannot be read", directive="ca") from None
+            if not authorities:
+                raise ConfigError("no certificate in it", directive="ca")
+        elif bundle is not None:
+            # Reference: ssl_openssl.c, tls_ctx_load_pkcs12: its other certificates are the CA.
+            authorities = [crypto.X509.from_cryptography(entry.certificate) for entry in bundle.additional_certs]
+        for authority in authorities:
+            store.add_cert(authority)
+        return bool(authorities)
+
+    def _load_crl(self, config: TunnelConfig) -> bool:
+        if config.crl is None:
+            return False
+        store = self._context.get_cert_store()
+        assert store is not None
+        blocks = _CRL.findall(config.crl)
+        if not blocks:
+            raise ConfigError("no revocation list in it", directive="crl-verify")
+        for block in blocks:
+            try:
+                store.add_crl(x509.load_pem_x509_crl(block))
+            except (ValueError, crypto.Error):
+                raise ConfigError("a revocation list in it cannot be read", directive="crl-verify") from None
+        store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
+        return True
+
+    def open(self, unix_time: float | None = None) -> TLSEngine:
+        """A new TLS session. Certificates are judged as of ``unix_time`` (None: the system's clock)."""
+        if unix_time is not None:
+            store = self._context.get_cert_store()
+            assert store is not None
+            store.set_time(datetime.datetime.fromtimestamp(unix_time, datetime.UTC).replace(tzinfo=None))
+        return TLSEngine(self, SSL.Connection(self._context, None))
+
+
+def _on_certificate(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
+    engine = connection.get_app_data()
+    return isinstance(engine, TLSEngine) and engine.judge(certificate, error, depth, bool(good))
+
+
+class TLSEngine:
+    """One TLS session. Made by ``TLSContext.open``.
+
+    Errors are ConnectError or TLSVerificationError. After one, ``take_output``
+    still has the alert that tells the peer.
+    """
+
+    __slots__ = ("_connection", "_context", "_handshake_bytes", "_leaf_passed", "_rejected", "established", "peer_left")
+
+    def __init__(self, context: TLSContext, connection: SSL.Connection) -> None:
+        self._context = context
+        self._connection = connection
+        self._handshake_bytes = 0
+        self._leaf_passed = False
+        self._rejected: TLSVerificationError | None = None
+        #: The handshake is over.
+        self.established = False
+        #: The peer closed its side.
+        self.peer_left = False
+        connection.set_app_data(self)
+        if context.role is Role.CLIENT:
+            connection.set_connect_state()
+        else:
+            connection.set_accept_state()
+
+    # input
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the peer; then call ``handshake`` or ``read``."""
+        if not self.established:
+            self._handshake_bytes += len(data)
+            if self._handshake_bytes > MAX_HANDSHAKE:
+                raise ConnectError("the peer's TLS handshake never ends", stage=Stage.TLS_HANDSHAKE)
+        view = memoryview(data)
+        while view:
+            view = view[self._connection.bio_write(bytes(view)) :]
+
+    def handshake(self) -> bool:
+        """Go on with the handshake as far as it goes; True once it is over."""
+        if self.established:
+            return True
+        try:
+            self._connection.do_handshake()
+        except (SSL.WantReadError, SSL.WantWriteError):
+            return False
+        except SSL.Error as exc:
+            raise self._failure(exc) from None
+        # Fail closed: whatever OpenSSL made of the chain, our own checks must have seen the certificate.
+        certificate = self._connection.get_peer_certificate()
+        needed = self._context.wants_certificate or (certificate is not None and self._context.verifies)
+        if needed and not self._leaf_passed:
+            raise TLSVerificationError("the peer's certificate was never checked")
+        self.established = True
+        return True
+
+    # output
+
+    def take_output(self) -> bytes:
+        """What is to be sent to the peer; may be empty."""
+        pieces = []
+        while True:
+            try:
+                pieces.append(self._connection.bio_read(65536))
+            except SSL.WantReadError:
+                return b"".join(pieces)
+
+    def read(self) -> Iterator[bytes]:
+        """What the peer wrote, one piece a record. What came before an error comes before it."""
+        while not self.peer_left:
+            try:
+                piece = self._connection.recv(_READ_SIZE)
+            except (SSL.WantReadError, SSL.WantWriteError):
+                break
+            except SSL.ZeroReturnError:
+                self.peer_left = True
+            except SSL.Error as exc:
+                raise self._failure(exc) from None
+            else:
+                yield piece
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` inside TLS, in one record if it is not longer than 16 KiB."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._connection.send(bytes(view)) :]
+        except SSL.Error as exc:
+            raise self._failure(exc) from None
+
+    def export(self, label: bytes, size: int) -> bytes:
+        """Keying material of RFC 5705 and RFC 8446, without a context value."""
+        return self._connection.export_keying_material(label, size, None)
+
+    @property
+    def version(self) -> str:
+        """As in ``TLSv1.3``."""
+        return self._connection.get_protocol_version_name()
+
+    @property
+    def cipher(self) -> str:
+        """The suite in OpenSSL's name."""
+        return self._connection.get_cipher_name() or ""
+
+    @property
+    def peer_certificate(self) -> x509.Certificate | None:
+        """The peer's certificate, verified; None: it showed none."""
+        return self._connection.get_peer_certificate(as_cryptography=True)
+
+    # verification
+
+    def judge(self, certificate: crypto.X509, error: int, depth: int, good: bool) -> bool:
+        """OpenSSL's question about one certificate of the chain; depth 0 is the peer's own."""
+        context = self._context
+        if not good and not self._overlooked(error, depth):
+            text, remedy = describe_verify_error(error)
+            self._reject(certificate, depth, Rejected(text, remedy))
+            return False
+        if depth == 0:
+            rejected = _check_leaf(context.checks, certificate)
+            if rejected is not None:
+                self._reject(certificate, depth, rejected)
+                return False
+            self._leaf_passed = True
+        elif depth == 1 and context.verify_hash is not None:
+            try:
+                matches = check_hash(certificate.to_cryptography(), context.verify_hash)
+            except ValueError:
+                matches = False
+            if not matches:
+                self._reject(certificate, depth, Rejected("its hash is not that of verify-hash", "check verify-hash"))
+                return False
+        return True
+
+    def _overlooked(self, error: int, depth: int) -> bool:
+        """Errors that do not count.
+
+        Without a CA the fingerprint is the proof and the chain none. A revocation list that is
+        missing for an intermediate CA is overlooked, as openvpn does; one for the peer is not.
+        """
+        if not self._context.has_ca and self._context.checks.fingerprints:
+            return True
+        return error == _X509_UNABLE_TO_GET_CRL and depth > 0
+
+    def _reject(self, certificate: crypto.X509, depth: int, why: Rejected) -> None:
+        if self._rejected is not None:
+            return
+        peer = "server" if self._context.role is Role.CLIENT else "client"
+        whose = f"the {peer}'s certificate" if depth == 0 else f"a CA certificate of the {peer}"
+        self._rejected = TLSVerificationError(
+            f"{whose} ({_subject_of(certificate)}) was not accepted: {why.text}", remedy=why.remedy
+        )
+
+    def _failure(self, error: SSL.Error) -> ConnectError:
+        """What a failed TLS operation means."""
+        if self._rejected is not None:
+            return self._rejected
+        reason = _reason(error) if not isinstance(error, SSL.SysCallError) else "the stream ended"
+        alert = _ALERT.search(reason)
+        if alert is None:
+            return ConnectError(f"TLS failed: {reason}", stage=Stage.TLS_HANDSHAKE, remedy=_REMEDIES.get(reason))
+        name = alert[1]
+        text = f"the peer ended TLS with the alert {name!r}"
+        remedy = _REMEDIES.get(name)
+        if name in _CERTIFICATE_ALERTS:
+            return TLSVerificationError(text, remedy=remedy)
+        return ConnectError(text, stage=Stage.TLS_HANDSHAKE, remedy=remedy)
+
+
+_X509_UNABLE_TO_GET_CRL = 3
+
+
+def _check_leaf(checks: CertificateChecks, certificate: crypto.X509) -> Rejected | None:
+    try:
+        return checks.check(certificate.to_cryptography())
+    except ValueError:
+        return Rejected("it cannot be read") if checks.any else None
+
+
+def _subject_of(certificate: crypto.X509) -> str:
+    try:
+        text = subject_text(certificate.to_cryptography().subject)
+    except ValueError:
+        text = "no readable subject"
+    return text if len(text) <= MAX_SUBJECT else text[:MAX_SUBJECT] + "..."

@@ -1,0 +1,289 @@
+"""TlsSession: the client's end of a session, from the hard reset to the last key.
+
+    UNDEF -> INITIAL -> PRE_START     our hard reset goes out
+    PRE_START -> START                the server answered it; ClientHello goes out
+    START -> SENT_KEY                 TLS is up; our key method 2 goes out
+    SENT_KEY -> GOT_KEY -> ACTIVE     the server's key method 2 is in
+    ACTIVE -> GENERATED_KEYS          PUSH_REPLY is in: only it says how keys are derived
+
+Renewals (machine.py) stop at ACTIVE no longer than it takes to derive the
+keys, since the options of the first PUSH_REPLY go on to hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from ..config.model import Credentials, TunnelConfig
+from ..config.push import NegotiatedTunnel, PushAssembler, PushedOptions, negotiate, parse_push
+from ..errors import AuthFailed, AuthFailedTemporarily, ConnectError, Stage, TunnelClosed
+from ..events import AuthPending, ResetDone, ResetSent, ServerMessage, SessionState, Warned
+from ..items import TunnelUp
+from ..packet.ids import RandomBytes, Role, SessionID
+from ..packet.opcodes import Opcode
+from ..tracing import Tracer
+from .engine import TLSContext
+from .keymethod2 import KeyMethod2, new_source
+from .keystate import DataSettings, KeyState
+from .machine import SessionMachine
+from .messages import (
+    AuthFailedMessage,
+    AuthPendingMessage,
+    ExitMessage,
+    HaltMessage,
+    InfoMessage,
+    PushReplyMessage,
+    RestartMessage,
+    parse_message,
+)
+from .options_string import cipher_in_options, fragment_in_options, options_string
+from .peer_info import peer_info
+
+__all__ = ["TlsSession"]
+
+#: The server was told that we want its push; it is asked only when it does not come by itself.
+FIRST_PUSH_REQUEST = 1.0
+#: Seconds between requests (reference: push.h, PUSH_REQUEST_INTERVAL).
+PUSH_REQUEST_INTERVAL = 5.0
+
+
+class TlsSession(SessionMachine):
+    """One session with one server; lives as long as the transport to it.
+
+    ``transport`` and ``remote_address`` are what the options string and the
+    MTU arithmetic need. ``unix_time`` says as of when certificates are judged
+    (None: the system's clock). ``context`` may be shared between sessions of
+    one configuration; without it the certificates are parsed here, which
+    raises ConfigError where they cannot be used.
+    """
+
+    role = Role.CLIENT
+
+    def __init__(
+        self,
+        *,
+        role: Role = Role.CLIENT,
+        config: TunnelConfig,
+        rng: RandomBytes,
+        now: float,
+        local_session_id: Callable[[], SessionID],
+        remote_session_id: Callable[[], SessionID | None],
+        transport: Literal["udp", "tcp"] = "udp",
+        remote_address: str | None = None,
+        context: TLSContext | None = None,
+        unix_time: Callable[[], float] | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        if role is not Role.CLIENT:
+            raise ValueError("the server's end is server.ServerTlsSession")
+        super().__init__(
+            config=config,
+            rng=rng,
+            now=now,
+            local_session_id=local_session_id,
+            remote_session_id=remote_session_id,
+            context=context or TLSContext(config, Role.CLIENT),
+            unix_time=unix_time,
+            tracer=tracer,
+        )
+        self._transport = transport
+        self._remote_address = remote_address
+        self._push = PushAssembler()
+        self._push_request_at: float | None = None
+        #: Replaces the credentials once pushed (``auth-token``).
+        self._token: Credentials | None = None
+        self._occ_cipher: str | None = None
+        #: What the push and the profile say together; None before PUSH_REPLY.
+        self.negotiated: NegotiatedTunnel | None = None
+
+    # input
+
+    def start(self, now: float) -> None:
+        """Send the hard reset."""
+        self._set_state(SessionState.INITIAL, now)
+        for text in self._context.warnings:
+            self._emit(Warned(time=now, stage=Stage.TLS_HANDSHAKE, text=text))
+        v2_key = self.config.control_wrap == "tls-crypt-v2"
+        opcode = Opcode.CONTROL_HARD_RESET_CLIENT_V3 if v2_key else Opcode.CONTROL_HARD_RESET_CLIENT_V2
+        self._open_first(opcode, now)
+        self._emit(ResetSent(time=now))
+
+    def handle_remote_bound(self, now: float) -> None:
+        """The server acknowledged our hard reset. Later ones, which nobody sends, are ignored."""
+        key = self._pending
+        if key is None or self.state is not SessionState.PRE_START:
+            return
+        self._emit(ResetDone(time=now))
+        with self._verdicts(now):
+            self._start_tls(key, now)
+            self._collect(key)
+
+    # steps
+
+    def _on_tls_up(self, key: KeyState, now: float) -> None:
+        credentials = self._token or self.config.credentials
+        message = KeyMethod2(
+            source=new_source(Role.CLIENT, self._rng),
+            options=options_string(self.config, Role.CLIENT, stream=self._transport == "tcp"),
+            username=credentials.username if credentials is not None else "",
+            password=credentials.password if credentials is not None else "",
+            peer_info=peer_info(self.config),
+        )
+        self._send_key_method_2(key, message)
+        self._enter(key, SessionState.SENT_KEY, now)
+
+    def _on_key_method_2(self, key: KeyState, now: float) -> None:
+        assert key.theirs is not None
+        key.established = now
+        self._enter(key, SessionState.GOT_KEY, now)
+        # The server answers ours, so ours has arrived.
+        self._enter(key, SessionState.ACTIVE, now)
+        if self._settings is not None:
+            self._generate(key, now)
+            return
+        self._look_at_options(key.theirs.options, now)
+        key.deadline = now + self.config.hand_window
+        if self.config.pull:
+            self._push_request_at = now + FIRST_PUSH_REQUEST
+        else:
+            self._negotiated(key, parse_push([]), now)
+
+    def _look_at_options(self, options: str, now: float) -> None:
+        """The server's options string: of use only to peers without negotiation, and for warnings."""
+        self._occ_cipher = cipher_in_options(options)
+        if options and fragment_in_options(options) != (self.config.fragment is not None):
+            text = "fragment is set at one end only: no packet will get through"
+            self._emit(Warned(time=now, stage=Stage.KEY_EXCHANGE, text=text))
+
+    def _on_message(self, key: KeyState, text: str, now: float) -> None:
+        message = parse_message(text)
+        match message:
+            case PushReplyMessage():
+                options = self._push.add(message.text)
+                if options is not None:
+                    self._on_push(key, parse_push(options), now)
+            case AuthFailedMessage():
+                raise self._refused(message)
+            case AuthPendingMessage():
+                self._on_auth_pending(key, message, now)
+            case InfoMessage():
+                self._emit(ServerMessage(time=now, text=message.text))
+            case RestartMessage():
+                self._emit(ServerMessage(time=now, text=text[:256]))
+                raise self._lost(_with("the server asks us to connect again", message.text))
+            case HaltMessage():
+                self._emit(ServerMessage(time=now, text=text[:256]))
+                raise TunnelClosed(_with("the server asks us to stop", message.text), restart=False)
+            case ExitMessage():
+                raise self._lost("the server left")
+            case _:
+                self._emit(ServerMessage(time=now, text=text[:256]))
+
+    # push
+
+    def _on_push(self, key: KeyState, pushed: PushedOptions, now: float) -> None:
+        if self.negotiated is None and key is self._pending and key.state is SessionState.ACTIVE:
+            self._negotiated(key, pushed, now)
+        else:
+            # A repeated answer, or a new token at a renewal: nothing else may change by now.
+            self._take_token(pushed.auth_token, pushed.auth_token_user)
+
+    def _negotiated(self, key: KeyState, pushed: PushedOptions, now: float) -> None:
+        assert key.engine is not None
+        tunnel = negotiate(
+            self.config,
+            pushed,
+            transport=self._transport,
+            remote_address=self._remote_address,
+            occ_cipher=self._occ_cipher,
+            tls_version=key.engine.version,
+        )
+        self.negotiated = tunnel
+        self._push_request_at = None
+        self._take_token(tunnel.auth_token, tunnel.auth_token_user)
+        self._cc_exit = tunnel.cc_exit
+        self._reneg_sec = tunnel.reneg_sec
+        self._settings = DataSettings(
+            cipher=tunnel.cipher,
+            auth=tunnel.auth,
+            key_derivation=tunnel.key_derivation,
+            peer_id=tunnel.peer_id,
+            compression=tunnel.compression,
+            transition_window=self.config.tran_window,
+            ping=tunnel.ping,
+            ping_restart=tunnel.ping_restart,
+            ping_exit=tunnel.ping_exit,
+            reneg_bytes=self.config.reneg_bytes,
+            reneg_packets=self.config.reneg_packets,
+            fragment=tunnel.fragment,
+            epoch=tunnel.epoch,
+        )
+        for text in tunnel.warnings:
+            self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
+        if tunnel.dynamic_tls_crypt:
+            text = "the server wants dynamic tls-crypt, which was not offered: renewing keys may fail"
+            self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
+        self._generate(key, now)
+        self._ups.append(TunnelUp(tunnel.info))
+
+    def _take_token(self, token: str | None, username: str | None) -> None:
+        """Use ``auth-token`` as the password from now on."""
+        if token is None:
+            return
+        known = self._token or self.config.credentials
+        name = username or (known.username if known is not None else None)
+        if name is not None:
+            self._token = Credentials(name, token)
+
+    def _on_auth_pending(self, key: KeyState, message: AuthPendingMessage, now: float) -> None:
+        """Be patient, within bounds (reference: push.c, server_auth_pending; forward.c)."""
+        if key is not self._pending:
+            return
+        patience = self._patience()
+        timeout = patience if message.timeout is None else min(message.timeout, patience)
+        since = key.established if key.established is not None else now
+        key.deadline = max(key.deadline, since + timeout)
+        self._emit(AuthPending(time=now, timeout=timeout))
+
+    def _refused(self, message: AuthFailedMessage) -> Exception:
+        """What AUTH_FAILED means. A password that was refused is never sent again by itself."""
+        stage = Stage.PUSH if self._current is None else Stage.REKEY
+        if message.temporary:
+            return AuthFailedTemporarily(
+                message.reason, stage=stage, backoff=message.backoff, advance=message.advance
+            )
+        if message.challenge:
+            remedy = "the server asks for a second factor, which cannot be answered yet"
+            return AuthFailed(message.reason, stage=stage, remedy=remedy)
+        if self._current is not None and (self._token is not None or message.session_expired):
+            # The token is forgotten with this session; the password itself was good.
+            return TunnelClosed(_with("the server's auth-token expired", message.reason), restart=True)
+        return AuthFailed(message.reason, stage=stage)
+
+    def _lost(self, reason: str) -> Exception:
+        """The server goes away and may come back."""
+        if self._current is None:
+            return ConnectError(reason, stage=Stage.PUSH, remedy="try again later")
+        return TunnelClosed(reason, restart=True)
+
+    # timers
+
+    def _timers(self) -> Iterator[float]:
+        if self._push_request_at is not None:
+            yield self._push_request_at
+
+    def _on_timeout(self, now: float) -> None:
+        key = self._pending
+        if self._push_request_at is None or now < self._push_request_at:
+            return
+        if key is None or self.negotiated is not None:
+            self._push_request_at = None
+            return
+        self._send_message(key, "PUSH_REQUEST")
+        self._collect(key)
+        self._push_request_at = now + PUSH_REQUEST_INTERVAL
+
+
+def _with(text: str, detail: str) -> str:
+    return f"{text}: {detail}" if detail else text
