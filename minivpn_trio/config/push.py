@@ -202,6 +202,11 @@ def negotiate(
     if ipv4 is None and merged.ifconfig_ipv6 is None:
         warnings.append("the server gave this end of the tunnel no address")
     ping_restart, ping_exit = _peer_silence(config, merged)
+    exit_notify = config.explicit_exit_notify
+    if merged.explicit_exit_notify is not None:
+        exit_notify = merged.explicit_exit_notify
+    if around.transport == "tcp":
+        exit_notify = 0  # the end of the stream says it
     ping = merged.ping if merged.ping is not None else config.ping
 
     info = TunnelInfo(
@@ -243,9 +248,7 @@ def negotiate(
         ping_exit=ping_exit,
         inactive=merged.inactive if merged.inactive is not None else config.inactive,
         reneg_sec=merged.reneg_sec if merged.reneg_sec is not None else config.reneg_sec,
-        explicit_exit_notify=(
-            merged.explicit_exit_notify if merged.explicit_exit_notify is not None else config.explicit_exit_notify
-        ),
+        explicit_exit_notify=exit_notify,
         fragment=fragment_limit(config, around),
         protocol_flags=merged.protocol_flags,
         auth_token=merged.auth_token,
@@ -254,9 +257,7 @@ def negotiate(
     )
 
 
-def _ipv4_ends(
-    options: PushedOptions, warnings: list[str]
-) -> tuple[str, IPv4Interface | None, IPv4Address | None]:
+def _ipv4_ends(options: PushedOptions, warnings: list[str]) -> tuple[str, IPv4Interface | None, IPv4Address | None]:
     """Topology, our IPv4 address with its prefix, and the gateway."""
     # openvpn 2.6 takes an unnamed topology for net30.
     topology = options.topology or "net30"

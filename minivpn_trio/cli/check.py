@@ -1,0 +1,122 @@
+"""``minivpn-trio check``: what a profile means, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..config.ovpn import read_profile
+from ..config.profile import Diagnostic, Profile
+from ..config.report import describe
+
+__all__ = ["check"]
+
+#: Servers to list for a human; a profile may name hundreds.
+MAX_SHOWN = 6
+
+
+@click.command(short_help="Say what a profile means and what is wrong with it.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, one line a file.")
+def check(files: tuple[str, ...], as_json: bool) -> None:
+    """Read each profile FILE as openvpn 2.6 would, and say what it comes to.
+
+    Nothing is connected and nothing is run. Files that a profile names (keys,
+    certificates) are looked for beside it; their contents are never shown.
+
+    A warning is something that does not do what somebody may expect, such as a
+    script that is not run here. An error makes the profile unusable. What a
+    profile leaves to be supplied, a password or a file that is not there, is
+    listed as needed and is no error.
+
+    \b
+    With --json each object has
+      file, ok, remotes [{host, port, proto}], data_ciphers, fallback_cipher,
+      auth, control_wrap (none, tls-auth, tls-crypt, tls-crypt-v2),
+      key_direction, needs ("auth-user-pass", "askpass", "file:NAME"),
+      compression (none, comp-lzo-no, stub, stub-v2: the framing), fragment,
+      warnings and errors [{line, directive, message}].
+
+    \b
+    Exit status:
+      0  every profile can be used
+      2  at least one cannot
+
+    \b
+    Examples:
+      minivpn-trio check client.ovpn
+      minivpn-trio check --json *.ovpn | jq 'select(.ok | not) | .file'
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    failed = False
+    for position, file in enumerate(files):
+        profile = read_profile(file)
+        failed = failed or not profile.ok
+        if as_json:
+            click.echo(json.dumps(describe(profile)))
+        else:
+            if position:
+                console.print()
+            _show(console, profile)
+    if failed:
+        raise SystemExit(2)
+
+
+def _show(console: Console, profile: Profile) -> None:
+    verdict = Text("can be used", style="green") if profile.ok else Text("cannot be used", style="bold red")
+    console.print(Text.assemble((_printable(profile.file), "bold"), ": ", verdict))
+    config = profile.partial
+    if config.remotes:
+        table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2))
+        for name, text in _rows(profile):
+            table.add_row(Text(f"  {name}", style="dim"), Text(_printable(text), overflow="fold"))
+        console.print(table)
+    _complain(console, "error", "red", profile.errors)
+    _complain(console, "warning", "yellow", profile.warnings)
+
+
+def _rows(profile: Profile) -> Iterable[tuple[str, str]]:
+    config = profile.partial
+    servers = [f"{_bracketed(remote.host)}:{remote.port} {remote.proto}" for remote in config.remotes]
+    more = f", and {len(servers) - MAX_SHOWN} more" if len(servers) > MAX_SHOWN else ""
+    order = " (in random order)" if config.remote_random and len(servers) > 1 else ""
+    yield "servers", ", ".join(servers[:MAX_SHOWN]) + more + order
+    yield "data ciphers", ":".join(config.data_ciphers)
+    if config.data_ciphers_fallback is not None:
+        yield "without negotiation", config.data_ciphers_fallback
+    yield "digest", config.auth
+    wrap = config.control_wrap
+    if wrap == "tls-auth":
+        wrap_text = "tls-auth, " + (
+            "both directions with one key" if config.key_direction is None else f"key direction {config.key_direction}"
+        )
+    else:
+        wrap_text = wrap
+    yield "control channel", wrap_text
+    if config.compression != "none":
+        yield "framing", f"{config.compression} (nothing is compressed)"
+    if config.fragment is not None:
+        yield "fragment", f"{config.fragment} bytes"
+    if profile.needs:
+        yield "still needed", ", ".join(profile.needs)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _complain(console: Console, kind: str, style: str, diagnostics: Iterable[Diagnostic]) -> None:
+    for each in diagnostics:
+        where = f" line {each.line}" if each.line is not None else ""
+        what = f" {each.directive}" if each.directive else ""
+        console.print(Text.assemble("  ", (kind, style), where, (what, "bold"), f": {each.message}"))
+
+
+def _printable(text: str) -> str:
+    """``text`` without what would move a terminal's cursor."""
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -1,0 +1,163 @@
+"""A configuration in the making: what the handlers of directives work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .files import MAX_REFERENCED, FileMissing, FileRefused, read_regular, resolve
+from .grammar import Statement
+from .model import ControlWrapKind, Credentials, Proto
+from .profile import Diagnostic, MissingFile, Severity
+
+__all__ = ["BadValue", "Draft", "Handler", "RemoteDraft", "WrapDraft", "number", "shown"]
+
+#: Complaints about one profile; a file of garbage has no use for thousands.
+MAX_DIAGNOSTICS = 200
+
+
+class BadValue(ValueError):
+    """A directive's value is of no use. The text says what is wanted, not what was there."""
+
+
+@dataclass(slots=True)
+class RemoteDraft:
+    """A server, perhaps without port and protocol, which then come from the defaults."""
+
+    host: str
+    port: int | None = None
+    proto: Proto | None = None
+    line: int | None = None
+
+
+@dataclass(slots=True)
+class WrapDraft:
+    """How the control channel is wrapped: one of tls-auth, tls-crypt, tls-crypt-v2."""
+
+    kind: ControlWrapKind
+    line: int
+    #: None: the key is in a file that does not exist.
+    key: bytes | None = field(default=None, repr=False)
+
+
+class Draft:
+    """Collects values, complaints and needs while a profile is read."""
+
+    def __init__(
+        self, *, base: Path, confine: Path | None, credentials: Credentials | None, key_password: bytes | None
+    ) -> None:
+        self._base = base
+        self._confine = confine
+        #: Fields of TunnelConfig.
+        self.values: dict[str, Any] = {}
+        if credentials is not None:
+            self.values["credentials"] = credentials
+        if key_password is not None:
+            self.values["key_password"] = key_password
+        #: Line of the last mention of each directive.
+        self.lines: dict[str, int] = {}
+        self.diagnostics: list[Diagnostic] = []
+        #: What is needed besides files: by name, with the line that says so.
+        self._needs: dict[str, int] = {}
+        self.missing: list[MissingFile] = []
+
+        self.default_remote = RemoteDraft("")
+        self.remotes: list[RemoteDraft] = []
+        #: What ``<connection>`` blocks came to.
+        self.connections: list[RemoteDraft] = []
+        #: The one that is being read.
+        self.connection: RemoteDraft | None = None
+        self.wraps: list[WrapDraft] = []
+        #: None: not set. OpenVPN's names, upper case.
+        self.data_ciphers: list[str] | None = None
+        self.fallback: str | None = None
+        self.cipher: str | None = None
+        self.authenticates: bool = True
+        self.forced_transport: str | None = None
+        self.local_options: list[tuple[str, ...]] = []
+        self.pull_filters: list[tuple[str, str]] = []
+        self.peer_info: dict[str, str] = {}
+        self.fingerprints: list[bytes] = []
+        self.forward_compatible = False
+        self.tolerated: set[str] = set()
+
+    # -- complaints ---------------------------------------------------------------------------
+
+    def complain(self, severity: str, line: int | None, directive: str | None, message: str) -> None:
+        """Note a complaint; after 200 no more."""
+        known: Severity = "error" if severity == "error" else "warning"
+        if len(self.diagnostics) < MAX_DIAGNOSTICS:
+            self.diagnostics.append(Diagnostic(known, line, directive, message))
+        elif len(self.diagnostics) == MAX_DIAGNOSTICS:
+            self.diagnostics.append(Diagnostic("error", line, None, "too many complaints: the rest is not shown"))
+
+    def error(self, statement: Statement, message: str) -> None:
+        """Note that ``statement`` makes the profile unusable."""
+        self.complain("error", statement.line, statement.name, message)
+
+    def warn(self, statement: Statement, message: str) -> None:
+        """Note that ``statement`` does not do what somebody may expect."""
+        self.complain("warning", statement.line, statement.name, message)
+
+    def overall(self, severity: str, directive: str | None, message: str) -> None:
+        """Note a complaint about the whole; its line is that of ``directive``, where there is one."""
+        self.complain(severity, self.lines.get(directive or ""), directive, message)
+
+    def need(self, what: str, line: int) -> None:
+        """Note that ``what`` has to be supplied."""
+        self._needs[what] = line
+
+    def satisfied(self, what: str) -> None:
+        """Note that ``what`` need not be supplied any more."""
+        self._needs.pop(what, None)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """All that has to be supplied, in the profile's order, files first."""
+        files = [(each.line, 0, f"file:{each.name}") for each in self.missing]
+        others = [(line, 1, what) for what, line in self._needs.items()]
+        return tuple(dict.fromkeys(text for _, _, text in sorted(files + others)))
+
+    # -- material -----------------------------------------------------------------------------
+
+    def material(self, statement: Statement) -> bytes | None:
+        """The inline block of ``statement``, or the file that it names.
+
+        None: there is no such file, which is noted as a need, or it was
+        refused, which is noted as an error, or the value is the old way to
+        announce a block.
+        """
+        if self.connection is None:
+            # The last mention counts, so a file that an earlier one named is not missed.
+            self.missing = [each for each in self.missing if each.directive != statement.name]
+        if statement.block is not None:
+            return statement.block.encode()
+        name = statement.values[0]
+        if name == "[inline]":
+            return None
+        try:
+            return read_regular(resolve(name, self._base, self._confine), limit=MAX_REFERENCED)
+        except FileMissing:
+            self.missing.append(MissingFile(statement.line, statement.name, name))
+        except FileRefused as refused:
+            self.error(statement, str(refused))
+        return None
+
+
+Handler = Callable[[Draft, Statement], None]
+
+
+def number(values: Sequence[str], index: int, low: int, high: int) -> int:
+    """The number at ``index``. Raises BadValue."""
+    text = values[index] if index < len(values) else ""
+    if text.isascii() and text.isdigit() and len(text) <= 19 and low <= int(text) <= high:
+        return int(text)
+    raise BadValue(f"a number from {low} to {high} is wanted")
+
+
+def shown(value: str, *, longest: int = 40) -> str | None:
+    """``value`` if it may be repeated in a message: a plain name that can hardly be a secret."""
+    plain = value.isascii() and value.replace("-", "").replace("_", "").isalnum() and len(value) <= longest
+    return value if plain and not value.isdigit() else None

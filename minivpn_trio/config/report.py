@@ -1,0 +1,44 @@
+"""A profile described for programs: the object that ``minivpn-trio check --json`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .profile import Diagnostic, Profile
+
+__all__ = ["describe"]
+
+
+def describe(profile: Profile) -> dict[str, Any]:
+    """``profile`` as an object that JSON can hold.
+
+    Keys: ``file``; ``ok``, true where there are no errors (what is only left
+    to be supplied is none); ``remotes``, a list of ``host``, ``port``,
+    ``proto`` with all defaults filled in; ``data_ciphers``, in the order in
+    which they are offered; ``fallback_cipher``, for servers that negotiate
+    nothing; ``auth``; ``control_wrap``; ``key_direction`` (0, 1 or null);
+    ``needs``; ``compression``, the framing; ``fragment``; ``warnings`` and
+    ``errors``, lists of ``line``, ``directive``, ``message``, the first two
+    null where a complaint is about the whole.
+    """
+    config = profile.partial
+    return {
+        "file": profile.file,
+        "ok": profile.ok,
+        "remotes": [{"host": remote.host, "port": remote.port, "proto": remote.proto} for remote in config.remotes],
+        "data_ciphers": list(config.data_ciphers),
+        "fallback_cipher": config.data_ciphers_fallback,
+        "auth": config.auth,
+        "control_wrap": config.control_wrap,
+        "key_direction": config.key_direction,
+        "needs": list(profile.needs),
+        "compression": config.compression,
+        "fragment": config.fragment,
+        "warnings": _complaints(profile.warnings),
+        "errors": _complaints(profile.errors),
+    }
+
+
+def _complaints(diagnostics: Iterable[Diagnostic]) -> list[dict[str, Any]]:
+    return [{"line": each.line, "directive": each.directive, "message": each.message} for each in diagnostics]
