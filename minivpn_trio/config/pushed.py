@@ -535,7 +535,7 @@ _UNUSED = frozenset(
         "ifconfig-nowarn", "ip-win32", "lladdr", "max-routes", "mute", "parameter", "persist-key",
         "persist-local-ip", "persist-remote-ip", "persist-tun", "ping-timer-rem", "push-continuation",
         "rcvbuf", "register-dns", "route-delay", "route-method", "route-metric", "session-timeout",
-        "setenv-safe", "shaper", "sndbuf", "socket-flags", "tap-sleep", "verb",
+        "setenv-safe", "shaper", "sndbuf", "socket-flags", "tap-sleep", "tun-ipv6", "verb",
     }
 )  # fmt: skip
 

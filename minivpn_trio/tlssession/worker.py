@@ -62,8 +62,10 @@ async def worker(
     except trio.EndOfChannel:
         return
     except MiniVPNError:
-        if await flush():
-            await trio.sleep(LAST_WORDS)
+        # Shielded: the alert makes a TCP server hang up, which ends the connection; the verdict must still be told.
+        with trio.move_on_after(LAST_WORDS, shield=True):
+            if await flush():
+                await trio.sleep_forever()
         raise
 
 
