@@ -1,128 +1,699 @@
-"""The stack (skeleton of the public face; the body follows)."""
+"""The TCP/IP stack: which packet belongs to whom, addresses, ports, timers, budgets. Sans-IO.
+
+A burst goes in, is sorted by connection, each connection takes its share in
+one loop (tcp/connection.py), and then each one touched flushes once: one ACK a
+burst. What is not a plain segment of a known connection takes the slow path: scapy
+parses it, and it goes on to a connection, a listener, a TIME-WAIT record, a
+UDP port, an echo identifier, or nowhere and is counted.
+
+Output is a bounded queue. Data waits for room in it (``room``); everything
+else is dropped when it is full, since whoever waits there could wait for ever.
+
+Everything an attacker may cause has a bound: connections, half-open ones,
+TIME-WAIT records, fragments, path MTUs, RSTs and ICMP errors a second.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+import errno
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from math import inf
+from struct import error as StructError
 
 from ..config.tunnel_info import TunnelInfo
-from ..errors import DropReason
+from ..errors import DropReason, ProtocolError
 from ..items import Burst
 from ..packet.ids import RandomBytes
 from ..stats import NetstackStats
-from .packets import Address, IcmpMessage, UdpDatagram
-from .tcp.connection import TcpConnection
+from . import scapy_wire
+from .fragments import FragmentTable
+from .icmp import IcmpEndpoint, echo_reply, error_of, is_error, mtu_of, quote_untrusted
+from .numbering import Numbering
+from .packets import ACK, FIN, RST, SYN, Address, Fragment, IcmpMessage, TcpSegment, UdpDatagram
+from .pmtu import PathMtus
+from .sequence import MASK
+from .tcp.connection import TcpConnection, os_error
+from .tcp.listener import TcpListener
 from .tcp.settings import TcpSettings
+from .tcp.timewait import TimeWait, TimeWaitTable
+from .timers import TimerHeap
+from .udp import UdpEndpoint
+from .wire import IPV4_START, KEY4, KEY6
 
-if TYPE_CHECKING:
-    from .icmp import IcmpEndpoint
-    from .tcp.listener import TcpListener
-    from .udp import UdpEndpoint
+__all__ = ["Limits", "Stack"]
 
-__all__ = ["IcmpHandler", "Stack", "UdpHandler"]
+_TCP, _UDP = 6, 17
+_FRAGMENTED = 0x3FFF
+_HEADERS4, _HEADERS6 = 40, 60
+#: What an ICMP error quotes of the packet that caused it (RFC 1812, 4.3.2.3).
+_QUOTE = 548
 
-
-class UdpHandler(Protocol):
-    """What the stack calls for a bound UDP port."""
-
-    def handle_datagram(self, datagram: UdpDatagram) -> None:
-        """A datagram for this port (already checked; from the connected remote only, if there is one)."""
-        ...
-
-    def handle_error(self, error: OSError) -> None:
-        """An ICMP error quoting a datagram of ours (ECONNREFUSED, EHOSTUNREACH, EMSGSIZE...), or the tunnel went."""
-        ...
+Endpoint = tuple[Address, int]
 
 
-class IcmpHandler(Protocol):
-    """What the stack calls for a registered echo identifier."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The stack's budgets. Sizes are bytes."""
 
-    def handle_message(self, message: IcmpMessage) -> None:
-        """An echo reply with our identifier, or an ICMP error that quotes an echo request of ours."""
-        ...
+    connections: int = 16384
+    endpoints: int = 4096
+    time_wait: int = 4096
+    #: Packets in the output queue: of all kinds, and when data starts to wait.
+    output: int = 4096
+    output_data: int = 192
+    #: Receive buffers may grow by so much together, beyond what each starts with.
+    receive_growth: int = 64 * 1024 * 1024
+    #: RSTs, ICMP errors and echo replies a second, each kind on its own.
+    answers_per_second: int = 100
 
-    def handle_error(self, error: OSError) -> None:
-        """The tunnel went."""
-        ...
+
+class _Allowance:
+    """So many answers a second, and no more at once."""
+
+    __slots__ = ("_left", "_rate", "_since")
+
+    def __init__(self, rate: int, now: float) -> None:
+        self._rate = rate
+        self._left = float(rate)
+        self._since = now
+
+    def take(self, now: float) -> bool:
+        self._left = min(self._left + (now - self._since) * self._rate, float(self._rate))
+        self._since = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 class Stack:
-    """A TCP/IP stack with one interface, the tunnel."""
+    """A TCP/IP stack with one interface, the tunnel.
 
-    drops: Counter[DropReason]
-    #: MTU of the tunnel.
-    mtu: int
-    #: Called when output appeared or ``next_timeout`` moved earlier, from whatever method; the worker's wake-up.
-    on_work: Callable[[], None] | None
+    ``addresses`` are ours, packed; ``mtu`` is the tunnel's; ``mss_ipv4`` and
+    ``mss_ipv6`` are the largest TCP payloads, before options, that keep the outer
+    datagram whole (None: only the MTU limits). Times are seconds of one monotonic clock.
+    """
 
     def __init__(
-        self, *, addresses: Iterable[Address], mtu: int, rng: RandomBytes, now: float,
-        mss_ipv4: int | None = None, mss_ipv6: int | None = None, settings: TcpSettings | None = None,
+        self,
+        *,
+        addresses: Iterable[Address],
+        mtu: int,
+        rng: RandomBytes,
+        now: float,
+        mss_ipv4: int | None = None,
+        mss_ipv6: int | None = None,
+        settings: TcpSettings | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        raise NotImplementedError
+        #: Called when output appeared or ``next_timeout`` moved earlier, from whatever method.
+        self.on_work: Callable[[], None] | None = None
+        self.drops: Counter[DropReason] = Counter()
+        self.mtu = mtu
+        self.settings = settings or TcpSettings()
+        self.limits = limits or Limits()
+        self._addresses = tuple(addresses)
+        self._mss = {4: mss_ipv4, 16: mss_ipv6}
+        self._rng = rng
+        self._now = now
+        self._numbering = Numbering(rng)
+        self._ident = int.from_bytes(rng(2), "big")
+        self._failure: OSError | None = None
 
-    # the worker's side
-    def handle_packets(self, burst: Burst, now: float) -> None: ...
-    def take_output(self, max_packets: int = 64) -> Burst: raise NotImplementedError
-    @property
-    def has_output(self) -> bool: raise NotImplementedError
-    def next_timeout(self) -> float | None: ...
-    def handle_timeout(self, now: float) -> None: ...
-    def reconfigure(self, info: TunnelInfo, now: float) -> None: ...
-    def fail(self, error: OSError) -> None:
-        """Every connection and endpoint gets ``error``; later ones are refused with it until ``reconfigure``."""
+        #: All connections, and those that the fast path knows, by source, destination and ports of arriving packets.
+        self._connections: dict[bytes, TcpConnection] = {}
+        self._fast: dict[bytes, TcpConnection] = {}
+        self._touched: list[TcpConnection] = []
+        self._listeners: dict[tuple[Address | None, int], TcpListener] = {}
+        self._embryos: dict[TcpConnection, TcpListener] = {}
+        self._time_wait = TimeWaitTable(duration=self.settings.time_wait, most=self.limits.time_wait)
+        self._udp: dict[tuple[Address | None, int], UdpEndpoint] = {}
+        self._icmp: dict[int, IcmpEndpoint] = {}
+        self._fragments = FragmentTable()
+        self._path_mtus = PathMtus()
+        self._timers: TimerHeap[TcpConnection] = TimerHeap()
 
-    # the sockets' side
-    def connect_tcp(
-        self, remote: tuple[Address, int], now: float, local: tuple[Address, int] | None = None
-    ) -> TcpConnection:
-        """SYN now; watch ``connection.on_change`` until ``connected`` or ``error``. A local port of 0 is chosen.
-        Raises OSError: ENETUNREACH (no address of that family), EADDRNOTAVAIL, EADDRINUSE, or what ``fail`` said."""
-        raise NotImplementedError
+        self._output: deque[bytes] = deque()
+        #: Connections with data to send and no room in ``_output``.
+        self._starved: dict[TcpConnection, None] = {}
+        self._grown = 0
+        rate = self.limits.answers_per_second
+        self._resets, self._errors, self._echoes = (_Allowance(rate, now) for _ in range(3))
+
+        self._packets_in = self._packets_out = self._slow = 0
+        self._retransmissions = self._timeouts = 0
+
+    # --- the worker's side: in ---
+
+    def handle_packets(self, burst: Burst, now: float) -> None:
+        """Take a burst of IP packets. Never raises for what is in them."""
+        self._now = now
+        self._packets_in += len(burst)
+        find, start = self._fast.get, IPV4_START.unpack_from
+        touched = self._touched
+        for packet in burst:
+            connection = None
+            try:
+                version, length, fragment, protocol = start(packet)
+                if version == 0x45:
+                    if protocol == _TCP and length == len(packet) and not fragment & _FRAGMENTED:
+                        connection = find(packet[KEY4])
+                elif version >> 4 == 6 and packet[6] == _TCP and len(packet) - 40 == packet[4] << 8 | packet[5]:
+                    connection = find(packet[KEY6])
+            except (StructError, IndexError):
+                pass
+            if connection is not None:
+                if not connection.inbox:
+                    touched.append(connection)
+                connection.inbox.append(packet)
+                continue
+            if touched:
+                # Keep the order of what one connection gets.
+                self._feed(now)
+            self._handle_slowly(packet, now)
+        self._feed(now)
+        self._finish(now)
+
+    def _feed(self, now: float) -> None:
+        for connection in self._touched:
+            packets, connection.inbox = connection.inbox, []
+            if packets:
+                connection.handle_packets(packets, now)
+                self._starved.setdefault(connection)
+        self._touched.clear()
+
+    def _finish(self, now: float) -> None:
+        """Flush and tell all that were touched, and those that waited for room."""
+        touched, self._starved = self._starved, {}
+        for connection in touched:
+            connection.flush(now)
+        for connection in touched:
+            connection.notify()
+
+    def _handle_slowly(self, packet: bytes, now: float) -> None:
+        self._slow += 1
+        try:
+            parsed = scapy_wire.parse_untrusted(packet)
+            if isinstance(parsed, Fragment):
+                if parsed.dst not in self._addresses:
+                    raise ProtocolError(DropReason.BAD_ADDRESS)
+                whole = self._fragments.handle_fragment(parsed, now)
+                if whole is None:
+                    return
+                parsed = scapy_wire.parse_transport_untrusted(whole)
+            self._dispatch(parsed, packet, now)
+        except ProtocolError as exc:
+            self.drops[exc.reason] += 1
+
+    def _dispatch(self, parsed: TcpSegment | UdpDatagram | IcmpMessage, packet: bytes, now: float) -> None:
+        if parsed.dst not in self._addresses or not _is_host(parsed.src) or parsed.src in self._addresses:
+            raise ProtocolError(DropReason.BAD_ADDRESS)
+        if isinstance(parsed, TcpSegment):
+            self._handle_tcp(parsed, now)
+        elif isinstance(parsed, UdpDatagram):
+            self._handle_udp(parsed, packet, now)
+        else:
+            self._handle_icmp(parsed, now)
+
+    # --- TCP ---
+
+    def _handle_tcp(self, segment: TcpSegment, now: float) -> None:
+        key = segment.src + segment.dst + segment.sport.to_bytes(2, "big") + segment.dport.to_bytes(2, "big")
+        connection = self._connections.get(key)
+        if connection is not None:
+            connection.handle_segment(segment, now)
+            self._starved.setdefault(connection)
+            return
+        listener = self._listeners.get((segment.dst, segment.dport)) or self._listeners.get((None, segment.dport))
+        opens = segment.flags & (SYN | ACK | RST) == SYN
+        if key in self._time_wait:
+            if not (listener is not None and opens and self._time_wait.gives_way(key, segment)):
+                answer = self._time_wait.handle_segment(key, segment, now)
+                if answer is not None:
+                    self.emit(self.build(answer))
+                return
+            self._time_wait.discard(key)
+        if listener is None or (not opens and not segment.flags & RST):
+            self._refuse(segment, now)
+        elif opens:
+            self._open_passively(listener, key, segment, now)
+
+    def _open_passively(self, listener: TcpListener, key: bytes, syn: TcpSegment, now: float) -> None:
+        if not listener.has_room or len(self._connections) >= self.limits.connections or not syn.sport:
+            raise ProtocolError(DropReason.LIMIT, "backlog")
+        connection = self._make_connection((syn.dst, syn.dport), (syn.src, syn.sport), now)
+        self._connections[key] = connection
+        self._embryos[connection] = listener
+        listener.half_open.add(connection)
+        connection.accept(syn, now)
+
+    def _refuse(self, segment: TcpSegment, now: float) -> None:
+        """RST for a segment that belongs to nobody (RFC 9293, 3.10.7.1); never for an RST."""
+        self.drops[DropReason.NO_SOCKET] += 1
+        if segment.flags & RST or not self._resets.take(now):
+            return
+        reset = TcpSegment(segment.dst, segment.src, segment.dport, segment.sport, 0, 0, RST, 0)
+        if segment.flags & ACK:
+            reset.seq = segment.ack
+        else:
+            size = len(segment.payload) + bool(segment.flags & SYN) + bool(segment.flags & FIN)
+            reset.ack, reset.flags = (segment.seq + size) & MASK, RST | ACK
+        self.emit(self.build(reset))
+
+    def connect_tcp(self, remote: Endpoint, now: float, local: Endpoint | None = None) -> TcpConnection:
+        """SYN now; ``connected`` or ``error`` follow, told by ``on_change``. A local port of 0 is chosen.
+
+        Raises OSError: ENETUNREACH (no address of that family), EADDRNOTAVAIL, EADDRINUSE, EINVAL, ENOBUFS, or what ``fail`` said.
+        """
+        self._check_up()
+        self._now = now
+        address, port = remote
+        if not 0 < port <= 0xFFFF or not _is_host(address):
+            raise os_error(errno.EINVAL)
+        own, own_port = local if local is not None else (self.source_for(address), 0)
+        if own not in self._addresses or len(own) != len(address):
+            raise os_error(errno.EADDRNOTAVAIL)
+        if len(self._connections) >= self.limits.connections:
+            raise os_error(errno.ENOBUFS)
+
+        def usable(candidate: int) -> bool:
+            key = address + own + port.to_bytes(2, "big") + candidate.to_bytes(2, "big")
+            return not (
+                key in self._connections or key in self._time_wait
+                or (own, candidate) in self._listeners or (None, candidate) in self._listeners
+            )
+
+        if not own_port:
+            own_port = self._numbering.port(own, address, port, usable) or 0
+            if not own_port:
+                raise os_error(errno.EADDRNOTAVAIL)
+        elif not usable(own_port):
+            raise os_error(errno.EADDRINUSE)
+        connection = self._make_connection((own, own_port), remote, now)
+        self._connections[connection.key] = connection
+        connection.connect(now)
+        return connection
 
     def listen_tcp(self, local: tuple[Address | None, int], now: float, backlog: int = 128) -> TcpListener:
-        """Passive open. TcpListener: .local, .on_change, .acceptable, accept() -> TcpConnection | None, close(now)."""
-        raise NotImplementedError
+        """Passive open at ``local``: an address of ours or None for all, and a port, 0 to have one chosen.
+
+        Raises OSError: EADDRINUSE, EADDRNOTAVAIL, or what ``fail`` said.
+        """
+        self._check_up()
+        address, port = local
+        if address is not None and address not in self._addresses:
+            raise os_error(errno.EADDRNOTAVAIL)
+        if not port:
+            port = self._numbering.port(address or b"", b"", 0, lambda p: not self._listening(address, p)) or 0
+        if not port or self._listening(address, port):
+            raise os_error(errno.EADDRINUSE)
+        listener = TcpListener((address, port), backlog=backlog, on_close=self._close_listener)
+        self._listeners[address, port] = listener
+        return listener
+
+    def _listening(self, address: Address | None, port: int) -> bool:
+        if address is None:
+            return any(port == taken for _, taken in self._listeners)
+        return (address, port) in self._listeners or (None, port) in self._listeners
+
+    def _close_listener(self, listener: TcpListener, now: float) -> None:
+        self._now = now
+        self._listeners.pop(listener.local, None)
+
+    def _make_connection(self, local: Endpoint, remote: Endpoint, now: float) -> TcpConnection:
+        key = remote[0] + local[0] + remote[1].to_bytes(2, "big") + local[1].to_bytes(2, "big")
+        return TcpConnection(
+            self, local=local, remote=remote, iss=self._numbering.initial_sequence(key, now),
+            mss=self.mss_to(remote[0]), ts_offset=self._numbering.timestamp_offset(key), settings=self.settings, now=now,
+        )
+
+    def mss_to(self, remote: Address) -> int:
+        """Largest TCP payload, before options, for ``remote``."""
+        mss = self.mtu_to(remote) - (_HEADERS4 if len(remote) == 4 else _HEADERS6)
+        fixed = self._mss[len(remote)]
+        return mss if fixed is None else min(mss, fixed)
+
+    # --- the connections' side (tcp.connection.Network) ---
+
+    def emit(self, packet: bytes) -> bool:
+        """Queue a packet; False, counted, when there is no room."""
+        output = self._output
+        if len(output) >= self.limits.output:
+            self.drops[DropReason.QUEUE_FULL] += 1
+            return False
+        output.append(packet)
+        if len(output) == 1 and self.on_work is not None:
+            self.on_work()
+        return True
+
+    def emit_train(self, packets: list[bytes]) -> None:
+        """Queue packets for which there is ``room``."""
+        output = self._output
+        idle = not output
+        output.extend(packets)
+        if idle and self.on_work is not None:
+            self.on_work()
+
+    def room(self, connection: TcpConnection) -> int:
+        """How many packets of data may be queued; if none, ``connection`` is flushed again when there are."""
+        room = self.limits.output_data - len(self._output)
+        if room <= 0:
+            self._starved.setdefault(connection)
+        return room
+
+    def build(self, segment: TcpSegment) -> bytes:
+        """A packet by scapy."""
+        return scapy_wire.build_tcp(segment)
+
+    def parse(self, packet: bytes) -> TcpSegment | None:
+        """A segment by scapy; None: malformed, counted."""
+        self._slow += 1
+        try:
+            parsed = scapy_wire.parse_untrusted(packet)
+        except ProtocolError as exc:
+            self.drops[exc.reason] += 1
+            return None
+        return parsed if isinstance(parsed, TcpSegment) else None
+
+    def arm(self, connection: TcpConnection) -> None:
+        """``connection.deadline`` may have moved."""
+        if self._timers.arm(connection) and self.on_work is not None:
+            self.on_work()
+
+    def drop(self, reason: DropReason) -> None:
+        """Count a packet that was not used."""
+        self.drops[reason] += 1
+
+    def established(self, connection: TcpConnection) -> None:
+        """The fast path may be taken; whoever listens hears of it."""
+        self._fast[connection.key] = connection
+        listener = self._embryos.pop(connection, None)
+        if listener is not None:
+            listener.handle_established(connection)
+
+    def forget(self, connection: TcpConnection) -> None:
+        """``connection`` is over."""
+        self._connections.pop(connection.key, None)
+        self._fast.pop(connection.key, None)
+        listener = self._embryos.pop(connection, None)
+        if listener is not None:
+            listener.half_open.discard(connection)
+        self._grown -= max(connection.receiver.capacity - self.settings.receive_buffer, 0)
+        self._retransmissions += connection.sender.retransmissions
+        self._timeouts += connection.sender.timeouts
+        self._timers.retire(connection)
+
+    def time_wait(self, connection: TcpConnection) -> None:
+        """``connection`` ended in order: its four-tuple rests."""
+        self.forget(connection)
+        receiver = connection.receiver
+        window = min((receiver.edge - receiver.nxt) >> receiver.scale, 0xFFFF)
+        self._time_wait.add(
+            connection.key,
+            TimeWait(
+                connection.sender.nxt & MASK, receiver.nxt & MASK, window, connection.timestamp_offset,
+                connection.timestamp_recent, self._now + self.settings.time_wait,
+            ),
+        )
+
+    def grow(self, size: int) -> bool:
+        """Whether a receive buffer may grow by ``size``."""
+        if self._grown + size > self.limits.receive_growth:
+            return False
+        self._grown += size
+        return True
+
+    # --- UDP ---
 
     def open_udp(
-        self, local: tuple[Address | None, int] | None = None, remote: tuple[Address, int] | None = None
+        self, local: tuple[Address | None, int] | None = None, remote: Endpoint | None = None
     ) -> UdpEndpoint:
-        """``UdpEndpoint(self, local, remote)``, which binds itself by ``bind_udp``."""
-        raise NotImplementedError
+        """A UDP port, connected to ``remote`` if given. Raises OSError as ``bind_udp`` does."""
+        return UdpEndpoint(self, local, remote)
+
+    def bind_udp(
+        self, handler: UdpEndpoint, local: tuple[Address | None, int] | None = None, remote: Endpoint | None = None
+    ) -> tuple[Address | None, int]:
+        """Register ``handler`` at an address of ours (None: all) and a port (0: chosen); what it was bound to.
+
+        Raises OSError: EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH (no address that reaches ``remote``), ENOBUFS, or what ``fail`` said.
+        """
+        self._check_up()
+        address, port = local or (None, 0)
+        if address is not None and address not in self._addresses:
+            raise os_error(errno.EADDRNOTAVAIL)
+        if len(self._udp) >= self.limits.endpoints:
+            raise os_error(errno.ENOBUFS)
+        if remote is not None:
+            source = self.source_for(remote[0])
+            if address is None:
+                # As connect() of a kernel: bound to the address that reaches the remote.
+                address = source
+        if not port:
+            other, other_port = remote or (b"", 0)
+            port = self._numbering.port(address or b"", other, other_port, lambda p: not self._udp_bound(address, p)) or 0
+        if not port or self._udp_bound(address, port):
+            raise os_error(errno.EADDRINUSE)
+        self._udp[address, port] = handler
+        return address, port
+
+    def _udp_bound(self, address: Address | None, port: int) -> bool:
+        if (address, port) in self._udp or (None, port) in self._udp:
+            return True
+        return address is None and any((own, port) in self._udp for own in self._addresses)
+
+    def release_udp(self, handler: UdpEndpoint) -> None:
+        """Undo ``bind_udp``."""
+        if self._udp.get(handler.local) is handler:
+            del self._udp[handler.local]
+
+    def _find_udp(self, address: Address, port: int) -> UdpEndpoint | None:
+        return self._udp.get((address, port)) or self._udp.get((None, port))
+
+    def _handle_udp(self, datagram: UdpDatagram, packet: bytes, now: float) -> None:
+        endpoint = self._find_udp(datagram.dst, datagram.dport)
+        if endpoint is not None:
+            endpoint.handle_datagram(datagram)
+        else:
+            self.drops[DropReason.NO_SOCKET] += 1
+            if self._errors.take(now):
+                ipv4 = len(datagram.dst) == 4
+                self.emit(
+                    scapy_wire.build_icmp(
+                        IcmpMessage(datagram.dst, datagram.src, 3 if ipv4 else 1, 3 if ipv4 else 4, 0, packet[:_QUOTE])
+                    )
+                )
+
+    # --- ICMP ---
 
     def open_icmp(self) -> IcmpEndpoint:
-        """``IcmpEndpoint(self)``, which binds itself by ``bind_icmp``."""
-        raise NotImplementedError
+        """An identifier for echo requests. Raises OSError as ``bind_icmp`` does."""
+        return IcmpEndpoint(self)
 
-    # the endpoints' side
-    def bind_udp(
-        self, handler: UdpHandler, local: tuple[Address | None, int] | None = None,
-        remote: tuple[Address, int] | None = None,
-    ) -> tuple[Address | None, int]:
-        """Register; the bound (address or None for any, port). Raises EADDRINUSE, EADDRNOTAVAIL, EMFILE-like limits."""
-        raise NotImplementedError
+    def bind_icmp(self, handler: IcmpEndpoint, identifier: int | None = None) -> int:
+        """Register ``handler`` under an echo identifier (None: a random one), which is returned.
 
-    def release_udp(self, handler: UdpHandler) -> None: ...
-    def bind_icmp(self, handler: IcmpHandler, identifier: int | None = None) -> int:
-        """Register an echo identifier (random when None); returns it."""
-        raise NotImplementedError
+        Raises OSError: EADDRINUSE, ENOBUFS, or what ``fail`` said.
+        """
+        self._check_up()
+        if len(self._icmp) >= self.limits.endpoints:
+            raise os_error(errno.ENOBUFS)
+        while identifier is None or identifier in self._icmp:
+            if identifier is not None:
+                raise os_error(errno.EADDRINUSE)
+            candidate = int.from_bytes(self._rng(2), "big")
+            if candidate not in self._icmp:
+                identifier = candidate
+        self._icmp[identifier] = handler
+        return identifier
 
-    def release_icmp(self, handler: IcmpHandler) -> None: ...
+    def release_icmp(self, handler: IcmpEndpoint) -> None:
+        """Undo ``bind_icmp``."""
+        if self._icmp.get(handler.identifier) is handler:
+            del self._icmp[handler.identifier]
+
+    def _handle_icmp(self, message: IcmpMessage, now: float) -> None:
+        if is_error(message):
+            self._handle_icmp_error(message, now)
+            return
+        answer = echo_reply(message)
+        if answer is not None:
+            if self._echoes.take(now):
+                self.emit(scapy_wire.build_icmp(answer))
+            return
+        endpoint = self._icmp.get(message.rest >> 16)
+        if endpoint is None:
+            raise ProtocolError(DropReason.NO_SOCKET)
+        endpoint.handle_message(message)
+
+    def _handle_icmp_error(self, message: IcmpMessage, now: float) -> None:
+        """Believed only if the packet that it quotes may be one of ours (RFC 5927)."""
+        quote = quote_untrusted(message)
+        error, mtu = error_of(message), mtu_of(message)
+        if quote.protocol == _TCP:
+            key = quote.dst + quote.src + quote.dport.to_bytes(2, "big") + quote.sport.to_bytes(2, "big")
+            connection = self._connections.get(key)
+            if connection is None or not connection.is_in_flight(quote.sequence):
+                raise ProtocolError(DropReason.NO_SOCKET)
+            self._starved.setdefault(connection)
+            if mtu is not None:
+                self._learn_mtu(quote.dst, mtu, now)
+                connection.handle_path_mss(self.mss_to(quote.dst), now)
+            elif error is not None:
+                connection.handle_icmp_error(error)
+            return
+        if quote.protocol == _UDP:
+            endpoint = self._find_udp(quote.src, quote.sport)
+            if endpoint is None or endpoint.remote not in (None, (quote.dst, quote.dport)):
+                raise ProtocolError(DropReason.NO_SOCKET)
+            if error is not None:
+                endpoint.handle_error(error)
+            return
+        pinger = self._icmp.get(quote.sport)
+        if pinger is None:
+            raise ProtocolError(DropReason.NO_SOCKET)
+        pinger.handle_message(message)
+
+    def _learn_mtu(self, remote: Address, mtu: int, now: float) -> None:
+        if mtu < self.mtu:
+            self._path_mtus.learn(remote, mtu, now)
+
+    # --- the worker's side: out, and time ---
+
+    @property
+    def has_output(self) -> bool:
+        """Whether ``take_output`` has something."""
+        return bool(self._output)
+
+    def take_output(self, max_packets: int = 64) -> Burst:
+        """The next packets to send, at most ``max_packets``; [] if there are none."""
+        output = self._output
+        if len(output) <= max_packets:
+            burst = list(output)
+            output.clear()
+        else:
+            pop = output.popleft
+            burst = [pop() for _ in range(max_packets)]
+        self._packets_out += len(burst)
+        if self._starved and len(output) <= self.limits.output_data // 2:
+            waiting, self._starved = self._starved, {}
+            for connection in waiting:
+                connection.flush(self._now)
+        return burst
+
+    def next_timeout(self) -> float | None:
+        """When ``handle_timeout`` is due; None: not before something happens."""
+        earliest = self._timers.next_timeout()
+        for other in (self._time_wait.next_timeout(), self._fragments.next_timeout()):
+            if other is not None and other < earliest:
+                earliest = other
+        return None if earliest == inf else earliest
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due. Calling it too early does nothing."""
+        self._now = now
+        for connection in self._timers.take_due(now):
+            connection.handle_timeout(now)
+            # Also where the timeout changed nothing: every deadline must be in the heap.
+            self._timers.arm(connection)
+            self._starved.setdefault(connection)
+        self._time_wait.handle_timeout(now)
+        self._fragments.handle_timeout(now)
+        self._finish(now)
+
+    # --- the tunnel ---
+
+    def reconfigure(self, info: TunnelInfo, now: float) -> None:
+        """The tunnel is up (again), perhaps with other addresses or another MTU. What was bound to an address that is gone fails."""
+        self._now = now
+        self._failure = None
+        self._addresses = tuple(
+            interface.ip.packed for interface in (info.ipv4, info.ipv6) if interface is not None
+        )
+        self.mtu = info.mtu
+        self._mss = {4: info.mss_ipv4, 16: info.mss_ipv6}
+        self._path_mtus.clear()
+        gone = os_error(errno.EADDRNOTAVAIL)
+        for connection in list(self._connections.values()):
+            if connection.local[0] not in self._addresses:
+                connection.fail(gone)
+                self._starved.setdefault(connection)
+            else:
+                connection.set_path_mss(self.mss_to(connection.remote[0]))
+        for endpoint in list(self._udp.values()):
+            if endpoint.local[0] is not None and endpoint.local[0] not in self._addresses:
+                endpoint.handle_error(os_error(errno.ENETDOWN))
+        self._finish(now)
+
+    def fail(self, error: OSError) -> None:
+        """The tunnel is gone: every connection, listener and endpoint gets ``error``, and new ones are refused
+        with it until ``reconfigure``."""
+        self._failure = error
+        for connection in list(self._connections.values()):
+            connection.fail(error)
+            self._starved.setdefault(connection)
+        for listener in list(self._listeners.values()):
+            listener.fail(error)
+        self._listeners.clear()
+        endpoints: list[UdpEndpoint | IcmpEndpoint] = [*self._udp.values(), *self._icmp.values()]
+        for endpoint in endpoints:
+            endpoint.handle_error(error)
+        self._udp.clear()
+        self._icmp.clear()
+        self._time_wait.clear()
+        self._output.clear()
+        self._finish(self._now)
+
+    def _check_up(self) -> None:
+        if self._failure is not None:
+            raise os_error(self._failure.errno or errno.ENETDOWN)
+
+    # --- addresses ---
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Ours, packed."""
+        return self._addresses
+
     def source_for(self, remote: Address) -> Address:
-        """Our address for talking to ``remote``. Raises OSError(ENETUNREACH)."""
-        raise NotImplementedError
+        """Our address for talking to ``remote``. Raises OSError(ENETUNREACH) if there is none of that family."""
+        for address in self._addresses:
+            if len(address) == len(remote):
+                return address
+        raise os_error(errno.ENETUNREACH)
 
     def mtu_to(self, remote: Address) -> int:
-        """Path MTU as known, bytes of IP packet."""
-        raise NotImplementedError
+        """Path MTU to ``remote`` as far as it is known, bytes of IP packet."""
+        return self._path_mtus.to(remote, self.mtu, self._now)
 
     def next_ident(self) -> int:
-        """An IP identification for a packet that may be fragmented."""
-        raise NotImplementedError
+        """An IPv4 identification."""
+        self._ident = (self._ident + 1) & 0xFFFF
+        return self._ident
 
     def send_ip(self, packet: bytes) -> bool:
-        """Queue a complete IP packet; False (counted) when the output queue is full."""
-        raise NotImplementedError
+        """Queue a complete IP packet; False, counted, when the output queue is full."""
+        return self.emit(packet)
 
-    def stats(self) -> NetstackStats: raise NotImplementedError
+    def stats(self) -> NetstackStats:
+        """A snapshot of the counters."""
+        senders = [connection.sender for connection in self._connections.values()]
+        return NetstackStats(
+            packets_in=self._packets_in,
+            packets_out=self._packets_out,
+            fast_path=self._packets_in - self._slow,
+            slow_path=self._slow,
+            tcp_retransmissions=self._retransmissions + sum(sender.retransmissions for sender in senders),
+            tcp_timeouts=self._timeouts + sum(sender.timeouts for sender in senders),
+            tcp_connections=len(self._connections),
+            drops=dict(self.drops + self._fragments.drops),
+        )
+
+
+def _is_host(address: Address) -> bool:
+    """Whether a packet may come from ``address``: not unspecified, loopback, multicast or broadcast."""
+    if len(address) == 4:
+        return 0 < address[0] < 224 and address[0] != 127
+    return address[0] != 0xFF and any(address[:15])

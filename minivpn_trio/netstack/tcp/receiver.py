@@ -184,36 +184,34 @@ class Receiver:
         range is reported at least once. A duplicate is the first block of all (RFC 2883).
         """
         duplicate, self._duplicate = self._duplicate, None
-        starts, ends = self._starts, self._ends
+        starts = self._starts
         if not starts:
             self._news.clear()
             self._reported.clear()
             return [[duplicate] if duplicate else []]
-        fresh: list[tuple[Position, Position]] = []
-        seen: set[Position] = set()
-        known = len(self._news)
-        fresh_count = 0
-        for rank, point in enumerate([*reversed(self._news), *self._reported]):
-            if rank == known:
-                fresh_count = len(fresh)
-            at = bisect_right(starts, point) - 1
-            if at >= 0 and point < ends[at] and starts[at] not in seen:
-                seen.add(starts[at])
-                fresh.append((starts[at], ends[at]))
-        if known >= len(self._news) + len(self._reported):
-            fresh_count = len(fresh)
+        blocks: list[tuple[Position, Position]] = []
+        seen: set[int] = set()
+        for point in reversed(self._news):
+            self._name(point, blocks, seen)
+        fresh = len(blocks) + (duplicate is not None)
+        for point in self._reported:
+            self._name(point, blocks, seen)
         for at in range(min(len(starts), most)):
-            if len(fresh) >= most:
-                break
-            if starts[at] not in seen:
-                fresh.append((starts[at], ends[at]))
+            self._name(starts[at], blocks, seen)
         self._news.clear()
-        self._reported = [start for start, _ in fresh[: most + 1]]
-        first = [duplicate, *fresh] if duplicate else fresh
+        self._reported = [start for start, _ in blocks[: most + 1]]
+        if duplicate:
+            blocks.insert(0, duplicate)
         # The newest go out last, to be the last word.
-        needed = max(1, -(-(fresh_count + bool(duplicate)) // most))
-        groups = [first[at * most : (at + 1) * most] for at in range(needed)]
-        return groups[::-1]
+        count = max(1, -(-fresh // most))
+        return [blocks[at * most : (at + 1) * most] for at in reversed(range(count))]
+
+    def _name(self, point: Position, blocks: list[tuple[Position, Position]], seen: set[int]) -> None:
+        """Append the range that holds ``point``, unless it is there already or no longer early."""
+        at = bisect_right(self._starts, point) - 1
+        if at >= 0 and at not in seen and point < self._ends[at]:
+            seen.add(at)
+            blocks.append((self._starts[at], self._ends[at]))
 
     def take_window(self) -> int:
         """The window field, scaled, for a segment sent now. Moves ``edge``.

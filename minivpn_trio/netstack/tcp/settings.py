@@ -50,5 +50,7 @@ class TcpSettings:
     keepalive_probes: int = 9
     #: RFC 5961: at most one challenge ACK per connection in this time.
     challenge_ack_interval: float = 0.5
+    #: A name in ``congestion.ALGORITHMS``.
+    congestion: str = "newreno"
     timestamps: bool = True
     sack: bool = True

@@ -39,6 +39,10 @@ class CongestionControl(Protocol):
         """Everything that was in flight when the loss was detected is acknowledged."""
         ...
 
+    def handle_idle(self, now: float) -> None:
+        """Nothing was sent for longer than a retransmission timeout (RFC 5681, 4.1)."""
+        ...
+
     def handle_mss(self, mss: int) -> None:
         """The segment size changed."""
         ...

@@ -11,10 +11,11 @@ _CEILING = 1 << 30
 class NewReno:
     """The standard, and the yardstick for everything else."""
 
-    __slots__ = ("_credit", "_mss", "threshold", "window")
+    __slots__ = ("_credit", "_initial_segments", "_mss", "threshold", "window")
 
     def __init__(self, mss: int, initial_segments: int = 10, threshold_segments: int | None = None) -> None:
         self._mss = mss
+        self._initial_segments = initial_segments
         self.window = initial_segments * mss
         self.threshold = _CEILING if threshold_segments is None else threshold_segments * mss
         #: Bytes acknowledged since the window grew last (RFC 3465).
@@ -53,6 +54,10 @@ class NewReno:
 
     def handle_recovered(self, now: float) -> None:
         """Nothing to do: the window was set when the loss was detected."""
+
+    def handle_idle(self, now: float) -> None:
+        """What was learnt is out of date: restart from the initial window."""
+        self.window = min(self.window, self._initial_segments * self._mss)
 
     def handle_mss(self, mss: int) -> None:
         """Keep the window at no less than one segment of the new size."""
