@@ -1,0 +1,34 @@
+"""For the test suites of programs that use a tunnel, and for this package's own.
+
+- ``open_vpn_server``: an OpenVPN server inside the test process, with a TCP/IP
+  stack and small services behind it; over 127.0.0.1, or over memory links
+  that lose, delay, reorder, repeat and corrupt, seeded, on any Trio clock.
+- ``CertificateAuthority``: certificates made on the spot.
+- ``Endpoint`` and ``LinkModel``: both ends of a session and the link between
+  them without Trio, for simulations of one's own.
+
+Nothing here is imported by the rest of the package, apart from the command
+``minivpn-trio demo``.
+"""
+
+from .endpoint import Endpoint
+from .link import LinkConditions, LinkModel, MemoryTransport, memory_link
+from .pki import CertificateAuthority, Identity
+from .server import ServerCore, ServerSettings
+from .services import ServiceHost
+from .vpn_server import VPNServer, open_vpn_server
+
+__all__ = [
+    "CertificateAuthority",
+    "Endpoint",
+    "Identity",
+    "LinkConditions",
+    "LinkModel",
+    "MemoryTransport",
+    "ServerCore",
+    "ServerSettings",
+    "ServiceHost",
+    "VPNServer",
+    "memory_link",
+    "open_vpn_server",
+]
