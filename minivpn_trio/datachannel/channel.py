@@ -215,18 +215,12 @@ class DataChannel:
             drops[_why_unknown(first)] += len(packets)
             return []
         slot, header_size = receiver
-        opener = slot.opener
         if not slot.may_open:
             drops[DropReason.LIMIT] += len(packets)
             return []
-        ids, texts = opener.open_run_untrusted(packets, header_size, drops)
-        count = len(ids)
-        # Replay, now that we know who sent these.
-        in_order = count > 0 and ids == tuple(range(ids[0], ids[0] + count))
-        if not (in_order and slot.replay.accept_run(ids[0], count, now)):
-            fresh = slot.replay.check_and_update
-            texts = [text for packet_id, text in zip(ids, texts, strict=True) if fresh(packet_id, now)]
-            drops[DropReason.REPLAY] += count - len(texts)
+        ids, texts = slot.opener.open_run_untrusted(packets, header_size, drops)
+        if texts:
+            texts = self._without_replays(slot, ids, texts, now)
         if not texts:
             self._check_limits(slot)
             return []
@@ -241,6 +235,17 @@ class DataChannel:
             texts = slot.framing.decode_burst_untrusted(texts, drops)
         if texts and min(texts) < LOWEST_IP:
             texts = self._without_messages(texts)
+        return texts
+
+    def _without_replays(self, slot: KeySlot, ids: tuple[int, ...], texts: list[bytes], now: float) -> list[bytes]:
+        """Those of ``texts`` whose ids come for the first time. They authenticated, so the ids are the peer's."""
+        count = len(ids)
+        if ids == tuple(range(ids[0], ids[0] + count)) and slot.replay.accept_run(ids[0], count, now):
+            return texts
+        fresh = slot.replay.check_and_update
+        texts = [text for packet_id, text in zip(ids, texts, strict=True) if fresh(packet_id, now)]
+        if len(texts) < count:
+            self.drops[DropReason.REPLAY] += count - len(texts)
         return texts
 
     def _join_fragments_untrusted(self, texts: Sequence[bytes], now: float) -> list[bytes]:
