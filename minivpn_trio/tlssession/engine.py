@@ -24,7 +24,7 @@ from OpenSSL import SSL, crypto
 from ..config.model import TunnelConfig
 from ..errors import ConfigError, ConnectError, Stage, TLSVerificationError
 from ..packet.ids import Role
-from .material import CERTIFICATE, PKCS12KeyAndCertificates, load_certificates, load_key, load_pkcs12
+from .material import CERTIFICATE, Identity, PKCS12KeyAndCertificates, load_crls, load_identity, load_pkcs12
 from .tls_ciphers import openssl_cipher_list
 from .verify import MAX_SUBJECT, CertificateChecks, Rejected, check_hash, describe_verify_error, subject_text
 
@@ -35,8 +35,9 @@ ClientCertificate = Literal["require", "optional", "none"]
 #: Bytes that a peer may send before its handshake is over.
 MAX_HANDSHAKE = 64 * 1024
 _READ_SIZE = 16 * 1024
+#: Seconds within which two moments judge certificates alike.
+_SAME_TIME = 60.0
 
-_CRL = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _ALERT = re.compile(r"alert (.+)$")
 
 _VERSIONS = {"1.0": SSL.TLS1_VERSION, "1.1": SSL.TLS1_1_VERSION, "1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -44,6 +45,8 @@ _VERSIONS = {"1.0": SSL.TLS1_VERSION, "1.1": SSL.TLS1_1_VERSION, "1.2": SSL.TLS1
 _LEVELS = {"insecure": 0, "legacy": 1, "preferred": 2, "suiteb": 3}
 #: No export, weak or anonymous suites, and none without forward secrecy.
 _DEFAULT_CIPHERS = "DEFAULT:!EXP:!LOW:!MEDIUM:!kDH:!kECDH:!DSS:!PSK:!SRP:!kRSA"
+#: OpenSSL's own word for these, SUITEB128, makes a TLS 1.3 handshake of it that servers reject.
+_SUITE_B = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
 
 #: What a TLS library or the peer says, and what can be done about it.
 _REMEDIES = {
@@ -88,6 +91,7 @@ class TLSContext:
         self, config: TunnelConfig, role: Role, *, client_certificate: ClientCertificate = "require"
     ) -> None:
         self.role = role
+        self._config = config
         #: What the user should hear of.
         self.warnings: list[str] = []
         try:
@@ -95,15 +99,14 @@ class TLSContext:
         except ValueError:
             raise ConfigError("no name or number of a purpose", directive="remote-cert-eku") from None
         self.verify_hash = config.verify_hash
-        self._context = SSL.Context(SSL.TLS_METHOD)
-        self._configure(config)
         bundle = load_pkcs12(config)
-        self._load_identity(config, bundle)
+        self._identity = load_identity(config, bundle)
+        self._authorities = _load_authorities(config, bundle)
+        self._revocations = load_crls(config)
         #: Without a CA the chain proves nothing, and a fingerprint must.
-        self.has_ca = self._load_ca(config, bundle)
+        self.has_ca = bool(self._authorities)
         if not self.has_ca and not config.peer_fingerprints and client_certificate == "require":
             raise ConfigError("neither a CA nor a peer fingerprint: nobody could be verified", directive="ca")
-        self.uses_crl = self._load_crl(config)
         if role is Role.CLIENT and not self.checks.any:
             self.warnings.append(
                 "any certificate of the CA is taken for the server's, a client's too: add remote-cert-tls server"
@@ -113,116 +116,107 @@ class TLSContext:
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         if role is Role.SERVER:
             mode = {"require": mode, "optional": SSL.VERIFY_PEER, "none": SSL.VERIFY_NONE}[client_certificate]
+        self._mode = mode
         self.verifies = mode != SSL.VERIFY_NONE
         self.wants_certificate = bool(mode & SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
-        self._context.set_verify(mode, _on_certificate)
-
-    def _configure(self, config: TunnelConfig) -> None:
-        context = self._context
-        # Each key is a TLS session of its own: no resumption, no tickets, no renegotiation.
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
-        context.set_min_proto_version(max(_VERSIONS[config.tls_version_min], SSL.TLS1_2_VERSION))
-        if config.tls_version_max is not None:
-            highest = _VERSIONS[config.tls_version_max]
-            if highest < SSL.TLS1_2_VERSION or highest < _VERSIONS[config.tls_version_min]:
-                raise ConfigError(
-                    "below tls-version-min, or below 1.2, the oldest that is spoken", directive="tls-version-max"
-                )
-            context.set_max_proto_version(highest)
-        # The level is a property of the context that a cipher list sets in passing; it stays.
-        level = _LEVELS[config.tls_cert_profile]
-        context.set_cipher_list(f"DEFAULT:@SECLEVEL={level}".encode())
-        ciphers = _DEFAULT_CIPHERS
-        if config.tls_cert_profile == "suiteb":
-            ciphers = "SUITEB128"
-        if config.tls_cipher is not None:
-            ciphers = openssl_cipher_list(config.tls_cipher)
-        try:
-            context.set_cipher_list(ciphers.encode("ascii"))
-        except (SSL.Error, UnicodeEncodeError):
-            raise ConfigError("no cipher suite in it that this TLS library knows", directive="tls-cipher") from None
-        if config.tls_ciphersuites is not None:
-            try:
-                context.set_tls13_ciphersuites(config.tls_ciphersuites.encode("ascii"))
-            except (SSL.Error, UnicodeEncodeError):
-                raise ConfigError(
-                    "a cipher suite in it is not known to this TLS library", directive="tls-ciphersuites"
-                ) from None
-
-    def _load_identity(self, config: TunnelConfig, bundle: PKCS12KeyAndCertificates | None) -> None:
-        directive = "pkcs12" if bundle is not None else "cert"
-        if bundle is not None:
-            if bundle.cert is None or bundle.key is None:
-                raise ConfigError("no certificate with its key in it", directive=directive)
-            certificate = bundle.cert.certificate
-            key: object = bundle.key
-            chain = [entry.certificate for entry in bundle.additional_certs]
-        elif config.cert is not None and config.key is not None:
-            certificate, *chain = load_certificates(config.cert, directive)
-            key = load_key(config)
-        else:
-            return
-        if config.extra_certs is not None:
-            chain += load_certificates(config.extra_certs, "extra-certs")
-        try:
-            self._context.use_certificate(certificate)
-            for intermediate in chain:
-                self._context.add_extra_chain_cert(intermediate)
-        except SSL.Error as exc:
-            raise ConfigError(
-                f"the TLS library refuses it: {_reason(exc)} (tls-cert-profile insecure accepts weak ones)",
-                directive=directive,
-            ) from None
-        try:
-            self._context.use_privatekey(key)  # type: ignore[arg-type]  # one of the types that it takes
-            self._context.check_privatekey()
-        except (SSL.Error, TypeError):
-            raise ConfigError("the private key does not belong to the certificate", directive="key") from None
-
-    def _load_ca(self, config: TunnelConfig, bundle: PKCS12KeyAndCertificates | None) -> bool:
-        store = self._context.get_cert_store()
-        assert store is not None
-        authorities: list[crypto.X509] = []
-        if config.ca is not None:
-            # Parsed by OpenSSL, which takes old CAs that stricter parsers refuse.
-            for number, block in enumerate(CERTIFICATE.findall(config.ca), 1):
-                try:
-                    authorities.append(crypto.load_certificate(crypto.FILETYPE_PEM, block))
-                except crypto.Error:
-                    raise ConfigError(f"certificate number {number} cannot be read", directive="ca") from None
-            if not authorities:
-                raise ConfigError("no certificate in it", directive="ca")
-        elif bundle is not None:
-            # Reference: ssl_openssl.c, tls_ctx_load_pkcs12: its other certificates are the CA.
-            authorities = [crypto.X509.from_cryptography(entry.certificate) for entry in bundle.additional_certs]
-        for authority in authorities:
-            store.add_cert(authority)
-        return bool(authorities)
-
-    def _load_crl(self, config: TunnelConfig) -> bool:
-        if config.crl is None:
-            return False
-        store = self._context.get_cert_store()
-        assert store is not None
-        blocks = _CRL.findall(config.crl)
-        if not blocks:
-            raise ConfigError("no revocation list in it", directive="crl-verify")
-        for block in blocks:
-            try:
-                store.add_crl(x509.load_pem_x509_crl(block))
-            except (ValueError, crypto.Error):
-                raise ConfigError("a revocation list in it cannot be read", directive="crl-verify") from None
-        store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
-        return True
+        self._context = self._build()
+        self._as_of: float | None = None
 
     def open(self, unix_time: float | None = None) -> TLSEngine:
         """A new TLS session. Certificates are judged as of ``unix_time`` (None: the system's clock)."""
-        if unix_time is not None:
+        if unix_time is not None and (self._as_of is None or abs(unix_time - self._as_of) > _SAME_TIME):
+            # A store keeps the first time that it is told, so another one is needed; half a
+            # millisecond, since everything is parsed.
+            self._context = self._build()
             store = self._context.get_cert_store()
             assert store is not None
             store.set_time(datetime.datetime.fromtimestamp(unix_time, datetime.UTC).replace(tzinfo=None))
+            self._as_of = unix_time
         return TLSEngine(self, SSL.Connection(self._context, None))
+
+    def _build(self) -> SSL.Context:
+        context = SSL.Context(SSL.TLS_METHOD)
+        _configure(context, self._config)
+        if self._identity is not None:
+            _use_identity(context, self._identity)
+        store = context.get_cert_store()
+        assert store is not None
+        for authority in self._authorities:
+            store.add_cert(authority)
+        for revocation in self._revocations:
+            store.add_crl(revocation)
+        if self._revocations:
+            store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
+        context.set_verify(self._mode, _on_certificate)
+        return context
+
+
+def _configure(context: SSL.Context, config: TunnelConfig) -> None:
+    """Versions, cipher suites and the security level."""
+    # Each key is a TLS session of its own: no resumption, no tickets, no renegotiation.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    context.set_min_proto_version(max(_VERSIONS[config.tls_version_min], SSL.TLS1_2_VERSION))
+    if config.tls_version_max is not None:
+        highest = _VERSIONS[config.tls_version_max]
+        if highest < SSL.TLS1_2_VERSION or highest < _VERSIONS[config.tls_version_min]:
+            raise ConfigError(
+                "below tls-version-min, or below 1.2, the oldest that is spoken", directive="tls-version-max"
+            )
+        context.set_max_proto_version(highest)
+    # The level is a property of the context that a cipher list sets in passing; it stays.
+    level = _LEVELS[config.tls_cert_profile]
+    context.set_cipher_list(f"DEFAULT:@SECLEVEL={level}".encode())
+    ciphers = _DEFAULT_CIPHERS
+    if config.tls_cert_profile == "suiteb":
+        ciphers = _SUITE_B
+    if config.tls_cipher is not None:
+        ciphers = openssl_cipher_list(config.tls_cipher)
+    try:
+        context.set_cipher_list(ciphers.encode("ascii"))
+    except (SSL.Error, UnicodeEncodeError):
+        raise ConfigError("no cipher suite in it that this TLS library knows", directive="tls-cipher") from None
+    if config.tls_ciphersuites is not None:
+        try:
+            context.set_tls13_ciphersuites(config.tls_ciphersuites.encode("ascii"))
+        except (SSL.Error, UnicodeEncodeError):
+            raise ConfigError(
+                "a cipher suite in it is not known to this TLS library", directive="tls-ciphersuites"
+            ) from None
+
+
+def _use_identity(context: SSL.Context, identity: Identity) -> None:
+    try:
+        context.use_certificate(identity.certificate)
+        for intermediate in identity.chain:
+            context.add_extra_chain_cert(intermediate)
+    except SSL.Error as exc:
+        raise ConfigError(
+            f"the TLS library refuses it: {_reason(exc)} (tls-cert-profile insecure accepts weak ones)",
+            directive=identity.directive,
+        ) from None
+    try:
+        context.use_privatekey(identity.key)  # type: ignore[arg-type]  # one of the types that it takes
+        context.check_privatekey()
+    except (SSL.Error, TypeError):
+        raise ConfigError("the private key does not belong to the certificate", directive="key") from None
+
+
+def _load_authorities(config: TunnelConfig, bundle: PKCS12KeyAndCertificates | None) -> list[crypto.X509]:
+    if config.ca is None:
+        # Reference: ssl_openssl.c, tls_ctx_load_pkcs12: its other certificates are the CA.
+        others = [] if bundle is None else bundle.additional_certs
+        return [crypto.X509.from_cryptography(entry.certificate) for entry in others]
+    authorities = []
+    # Parsed by OpenSSL, which takes old CAs that stricter parsers refuse.
+    for number, block in enumerate(CERTIFICATE.findall(config.ca), 1):
+        try:
+            authorities.append(crypto.load_certificate(crypto.FILETYPE_PEM, block))
+        except crypto.Error:
+            raise ConfigError(f"certificate number {number} cannot be read", directive="ca") from None
+    if not authorities:
+        raise ConfigError("no certificate in it", directive="ca")
+    return authorities
 
 
 def _on_certificate(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:

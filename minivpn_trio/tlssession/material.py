@@ -6,20 +6,65 @@ Errors say which directive is at fault and never what it holds.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12KeyAndCertificates
 
 from ..config.model import TunnelConfig
 from ..errors import ConfigError
 
-__all__ = ["CERTIFICATE", "PKCS12KeyAndCertificates", "load_certificates", "load_key", "load_pkcs12"]
+__all__ = ["CERTIFICATE", "Identity", "PKCS12KeyAndCertificates", "load_crls", "load_identity", "load_pkcs12"]
 
 #: One certificate in a PEM file that may hold other things, such as openssl's text form.
 CERTIFICATE = re.compile(
     rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----.*?-----END (?:X509 |TRUSTED )?CERTIFICATE-----", re.DOTALL
 )
+_CRL = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who we are: a certificate, what leads from it to the CA, and its key."""
+
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    key: object = field(repr=False)
+    #: Where it came from, for errors.
+    directive: str
+
+
+def load_identity(config: TunnelConfig, bundle: PKCS12KeyAndCertificates | None) -> Identity | None:
+    """Our certificate and key, if the profile has any. Raises ConfigError."""
+    if bundle is not None:
+        if bundle.cert is None or bundle.key is None:
+            raise ConfigError("no certificate with its key in it", directive="pkcs12")
+        directive, certificate = "pkcs12", bundle.cert.certificate
+        key: object = bundle.key
+        chain = [entry.certificate for entry in bundle.additional_certs]
+    elif config.cert is not None and config.key is not None:
+        directive, key = "cert", load_key(config)
+        certificate, *chain = load_certificates(config.cert, directive)
+    else:
+        return None
+    if config.extra_certs is not None:
+        chain += load_certificates(config.extra_certs, "extra-certs")
+    return Identity(certificate, tuple(chain), key, directive)
+
+
+def load_crls(config: TunnelConfig) -> list[x509.CertificateRevocationList]:
+    """The revocation lists of ``crl-verify``, empty without it. Raises ConfigError."""
+    if config.crl is None:
+        return []
+    try:
+        found = [x509.load_pem_x509_crl(block) for block in _CRL.findall(config.crl)]
+    except ValueError:
+        found = []
+    if not found:
+        raise ConfigError("no revocation list in it that can be read", directive="crl-verify")
+    return found
 
 
 def load_certificates(pem: bytes, directive: str) -> list[x509.Certificate]:
@@ -40,13 +85,13 @@ def load_key(config: TunnelConfig) -> object:
         return load_pem_private_key(config.key, None)
     except TypeError:
         pass  # It is encrypted.
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise ConfigError("the private key cannot be read", directive="key") from None
     if not config.key_password:
         raise ConfigError("the private key is encrypted and there is no password for it", directive="askpass")
     try:
         return load_pem_private_key(config.key, config.key_password)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise ConfigError("the password does not open the private key", directive="askpass") from None
 
 
@@ -56,5 +101,5 @@ def load_pkcs12(config: TunnelConfig) -> PKCS12KeyAndCertificates | None:
         return None
     try:
         return pkcs12.load_pkcs12(config.pkcs12, config.key_password)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise ConfigError("it cannot be read, or its password is wrong or missing", directive="pkcs12") from None

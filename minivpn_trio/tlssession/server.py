@@ -181,8 +181,8 @@ class ServerTlsSession(SessionMachine):
             return
         self.client_info = parse_peer_info(key.theirs.peer_info)
         if self.policy.pending is not None:
-            key.deadline = now + self.policy.pending
-            self._admit_at = key.deadline
+            self._admit_at = now + self.policy.pending
+            key.deadline = self._admit_at + self.config.hand_window
             self._send_message(key, f"AUTH_PENDING,timeout {self.policy.pending:.0f}")
         elif self.policy.push_unasked and ProtoFlag.REQUEST_PUSH in self._features():
             self._push_to(key, now)
