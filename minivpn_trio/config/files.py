@@ -54,15 +54,25 @@ def read_regular(path: Path, *, limit: int) -> bytes:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise FileMissing("the file does not exist") from None
         raise FileRefused(f"the file cannot be opened: {os.strerror(error.errno or 0)}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                kind = "a folder" if stat.S_ISDIR(status.st_mode) else "something else"
-                raise FileRefused(f"not a regular file but {kind}")
-            data = file.read(limit + 1)
-        except OSError as error:
-            raise FileRefused(f"the file cannot be read: {os.strerror(error.errno or 0)}") from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise FileRefused(f"not a regular file but {'a folder' if stat.S_ISDIR(mode) else 'something else'}")
+        data = _read_up_to(descriptor, limit + 1)
+    except OSError as error:
+        raise FileRefused(f"the file cannot be read: {os.strerror(error.errno or 0)}") from None
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         raise FileRefused(f"the file is larger than {limit // 1024} KiB")
     return data
+
+
+def _read_up_to(descriptor: int, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = os.read(descriptor, size - len(data))
+        if not piece:
+            break
+        data += piece
+    return bytes(data)

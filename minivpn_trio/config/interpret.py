@@ -202,7 +202,7 @@ def _remotes(draft: Draft) -> tuple[Remote, ...]:
     if not remotes and not any(d.directive == "remote" and d.severity == "error" for d in draft.diagnostics):
         reason = "proto-force leaves no server" if drafts else "there is no server to connect to"
         draft.overall("error", "proto-force" if drafts else "remote", reason)
-    return tuple(dict.fromkeys(remotes))
+    return tuple(remotes)
 
 
 def _check_kind(draft: Draft) -> None:

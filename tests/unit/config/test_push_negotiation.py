@@ -1,0 +1,241 @@
+"""Profile and push merged: cipher, addresses, timers, filters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
+
+import pytest
+
+from minivpn_trio.config.model import Remote, TunnelConfig
+from minivpn_trio.config.push import NegotiatedTunnel, negotiate, parse_push
+from minivpn_trio.errors import ConnectError, Stage
+
+CONFIG = TunnelConfig(remotes=(Remote("vpn.example.net"),))
+GCM = "cipher AES-256-GCM"
+
+
+def tunnel(
+    *options: str, config: TunnelConfig = CONFIG, transport: str = "udp", occ_cipher: str | None = None
+) -> NegotiatedTunnel:
+    return negotiate(
+        config,
+        parse_push(options),
+        transport=transport,
+        remote_address="192.0.2.1:1194",
+        occ_cipher=occ_cipher,
+        tls_version="TLSv1.3",
+    )
+
+
+# -- the cipher (reference: ssl_ncp.c, check_pull_client_ncp) ---------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pushed", "occ", "fallback", "chosen"),
+    [
+        ("AES-256-GCM", None, None, "AES-256-GCM"),
+        ("aes-128-gcm", "BF-CBC", None, "AES-128-GCM"),
+        ("CHACHA20-POLY1305", None, "AES-256-CBC", "CHACHA20-POLY1305"),
+        (None, "AES-128-GCM", None, "AES-128-GCM"),
+        (None, "AES-256-CBC", "AES-256-CBC", "AES-256-CBC"),
+        (None, None, "AES-256-CBC", "AES-256-CBC"),
+    ],
+)
+def test_the_cipher_that_is_chosen(pushed: str | None, occ: str | None, fallback: str | None, chosen: str) -> None:
+    config = replace(CONFIG, data_ciphers_fallback=fallback)
+    options = [f"cipher {pushed}"] if pushed else []
+    assert tunnel(*options, config=config, occ_cipher=occ).cipher == chosen
+
+
+@pytest.mark.parametrize(
+    ("pushed", "occ", "fallback"),
+    [
+        ("AES-256-CBC", None, None),
+        ("AES-256-CBC", None, "AES-256-CBC"),
+        ("none", None, None),
+        ("BF-CBC", "AES-256-GCM", None),
+        (None, "BF-CBC", None),
+        (None, "BF-CBC", "AES-256-CBC"),
+        (None, None, None),
+    ],
+)
+def test_a_cipher_that_was_not_offered_ends_it(pushed: str | None, occ: str | None, fallback: str | None) -> None:
+    config = replace(CONFIG, data_ciphers_fallback=fallback)
+    options = [f"cipher {pushed}"] if pushed else []
+    with pytest.raises(ConnectError) as raised:
+        tunnel(*options, config=config, occ_cipher=occ)
+    assert raised.value.stage is Stage.PUSH
+
+
+def test_a_cipher_name_from_the_network_is_not_repeated_blindly() -> None:
+    with pytest.raises(ConnectError) as raised:
+        tunnel("cipher \x1b[2J")
+    assert "\x1b" not in str(raised.value)
+
+
+# -- key derivation and flags ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "derivation"),
+    [
+        ((), "prf"),
+        (("key-derivation tls-ekm",), "tls-ekm"),
+        (("protocol-flags cc-exit tls-ekm",), "tls-ekm"),
+        (("protocol-flags cc-exit",), "prf"),
+    ],
+)
+def test_key_derivation(options: tuple[str, ...], derivation: str) -> None:
+    found = tunnel(GCM, *options)
+    assert found.key_derivation == found.info.key_derivation == derivation
+
+
+def test_protocol_flags() -> None:
+    found = tunnel(GCM, "protocol-flags cc-exit dyn-tls-crypt aead-epoch something-new")
+    assert (found.cc_exit, found.dynamic_tls_crypt, found.epoch) == (True, True, True)
+    assert len(found.warnings) > 1
+    found = tunnel(GCM)
+    assert (found.cc_exit, found.dynamic_tls_crypt, found.epoch) == (False, False, False)
+
+
+# -- addresses -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "topology", "interface", "gateway"),
+    [
+        (
+            ("topology subnet", "ifconfig 10.8.0.2 255.255.255.0", "route-gateway 10.8.0.1"),
+            "subnet", "10.8.0.2/24", "10.8.0.1",
+        ),
+        (("topology net30", "ifconfig 10.8.0.6 10.8.0.5", "route 10.8.0.1"), "net30", "10.8.0.6/32", "10.8.0.5"),
+        (("ifconfig 10.8.0.6 10.8.0.5",), "net30", "10.8.0.6/32", "10.8.0.5"),
+        (("topology p2p", "ifconfig 10.8.0.6 10.8.0.1"), "p2p", "10.8.0.6/32", "10.8.0.1"),
+        (("topology net30", "ifconfig 10.8.0.6 255.255.255.0"), "subnet", "10.8.0.6/24", None),
+        (("topology subnet", "ifconfig 10.8.0.6 10.8.0.5"), "subnet", "10.8.0.6/32", "10.8.0.5"),
+        ((), "net30", None, None),
+    ],
+)  # fmt: skip
+def test_topologies(options: tuple[str, ...], topology: str, interface: str | None, gateway: str | None) -> None:
+    info = tunnel(GCM, *options).info
+    assert info.topology == topology
+    assert info.ipv4 == (None if interface is None else IPv4Interface(interface))
+    assert info.gateway == (None if gateway is None else IPv4Address(gateway))
+
+
+def test_ipv6() -> None:
+    info = tunnel(GCM, "ifconfig-ipv6 fd00::2/64 fd00::1").info
+    assert info.ipv6 == IPv6Interface("fd00::2/64")
+    assert info.gateway_ipv6 == IPv6Address("fd00::1")
+    assert tunnel(GCM, "ifconfig-ipv6 fd00::2/64 ::").info.gateway_ipv6 is None
+
+
+def test_no_address_is_worth_a_warning() -> None:
+    assert "no address" in tunnel(GCM).warnings[-1]
+    assert tunnel(GCM, "ifconfig 10.8.0.6 10.8.0.5").warnings == ()
+
+
+# -- what the profile adds -------------------------------------------------------------------
+
+
+def test_the_profiles_own_options_come_first_and_single_ones_give_way() -> None:
+    config = replace(
+        CONFIG,
+        local_options=(
+            ("dhcp-option", "DNS", "10.0.0.1"),
+            ("topology", "subnet"),
+            ("ifconfig", "10.1.0.2", "255.255.0.0"),
+            ("route", "10.2.0.0", "255.255.0.0"),
+        ),
+    )
+    info = tunnel(GCM, "dhcp-option DNS 10.0.0.2", "route 10.3.0.0 255.255.0.0", config=config).info
+    assert [str(address) for address in info.dns] == ["10.0.0.1", "10.0.0.2"]
+    assert info.routes == (IPv4Network("10.2.0.0/16"), IPv4Network("10.3.0.0/16"))
+    assert info.ipv4 == IPv4Interface("10.1.0.2/16")
+    assert tunnel(GCM, "ifconfig 10.4.0.2 255.255.0.0", config=config).info.ipv4 == IPv4Interface("10.4.0.2/16")
+
+
+def test_route_nopull() -> None:
+    config = replace(CONFIG, route_nopull=True, local_options=(("route", "10.2.0.0", "255.255.0.0"),))
+    info = tunnel(
+        GCM, "route 10.3.0.0 255.255.0.0", "dhcp-option DNS 10.0.0.2", "redirect-gateway def1",
+        "route-ipv6 2000::/3", "ifconfig 10.8.0.6 10.8.0.5", config=config,
+    ).info  # fmt: skip
+    assert info.routes == (IPv4Network("10.2.0.0/16"),)
+    assert (info.dns, info.redirect_gateway, info.routes_ipv6) == ((), (), ())
+    assert info.ipv4 is not None
+
+
+def test_pull_filters_are_prefixes_and_the_first_that_fits_counts() -> None:
+    config = replace(CONFIG, pull_filters=(("accept", "route 10.3"), ("ignore", "route "), ("ignore", "ping")))
+    found = tunnel(
+        GCM, "route 10.3.0.0 255.255.0.0", " route 10.4.0.0 255.255.0.0", "route-gateway 10.8.0.1", "ping 10",
+        "ping-restart 60", config=config,
+    )  # fmt: skip
+    assert found.info.routes == (IPv4Network("10.3.0.0/16"),)
+    assert found.info.gateway == IPv4Address("10.8.0.1")
+    assert (found.ping, found.ping_restart) == (0, 120)
+
+
+def test_a_rejected_option_ends_it() -> None:
+    with pytest.raises(ConnectError, match="pull-filter"):
+        tunnel(GCM, "dhcp-option DNS 10.0.0.2", config=replace(CONFIG, pull_filters=(("reject", "dhcp-option"),)))
+
+
+# -- sizes, timers, framing ------------------------------------------------------------------
+
+
+def test_timers() -> None:
+    config = replace(CONFIG, ping=5.0, ping_restart=50.0, reneg_sec=0.0, inactive=9.0)
+    found = tunnel(GCM, config=config)
+    assert (found.ping, found.ping_restart, found.ping_exit) == (5, 50, 0)
+    assert (found.reneg_sec, found.inactive) == (0, 9)
+    found = tunnel(GCM, "ping 1", "ping-exit 7", "reneg-sec 60", "inactive 3", config=config)
+    assert (found.ping, found.ping_restart, found.ping_exit) == (1, 0, 7)
+    assert (found.reneg_sec, found.inactive) == (60, 3)
+    found = tunnel(GCM, "ping-restart 70", config=replace(config, ping_exit=4.0))
+    assert (found.ping_restart, found.ping_exit) == (70, 0)
+
+
+def test_exit_is_notified_over_udp_only() -> None:
+    config = replace(CONFIG, explicit_exit_notify=1)
+    assert tunnel(GCM, config=config).explicit_exit_notify == 1
+    assert tunnel(GCM, "explicit-exit-notify 3", config=config).explicit_exit_notify == 3
+    assert tunnel(GCM, config=config, transport="tcp").explicit_exit_notify == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "framing", "warned"),
+    [
+        (None, "stub", False),
+        ("compress stub-v2", "stub-v2", False),
+        ("comp-lzo no", "comp-lzo-no", False),
+        ("compress lz4-v2", "stub-v2", True),
+    ],
+)
+def test_a_pushed_framing_replaces_the_profiles(option: str | None, framing: str, warned: bool) -> None:
+    options = [option] if option else []
+    found = tunnel(GCM, "ifconfig 10.8.0.6 10.8.0.5", *options, config=replace(CONFIG, compression="stub"))
+    assert found.compression == found.info.compression == framing
+    assert bool(found.warnings) == warned
+
+
+def test_mtu_and_fragment() -> None:
+    found = tunnel(GCM, "tun-mtu 1400", "peer-id 1", config=replace(CONFIG, fragment=1300))
+    assert found.info.mtu == 1400
+    assert found.fragment == 1300
+    assert tunnel(GCM, config=replace(CONFIG, fragment=1300, fragment_mtu=True)).fragment == 1300 - 28
+    assert tunnel(GCM, "peer-id 1").info.mss_ipv4 == 1400
+    assert tunnel(GCM, "peer-id 1", "mssfix 1300").info.mss_ipv4 == 1300 - 24 - 40
+
+
+def test_what_else_is_passed_on() -> None:
+    found = tunnel(GCM, "auth-token secret-token", "auth-token-user bWU=", "peer-id 5", "sndbuf 1")
+    assert (found.auth_token, found.auth_token_user) == ("secret-token", "me")
+    assert "secret-token" not in repr(found)
+    assert found.peer_id == found.info.peer_id == 5
+    assert found.info.ignored_options == ("sndbuf",)
+    assert (found.info.transport, found.info.remote_address, found.info.tls_version) == (
+        "udp", "192.0.2.1:1194", "TLSv1.3",
+    )  # fmt: skip

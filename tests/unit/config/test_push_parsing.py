@@ -1,0 +1,167 @@
+"""PUSH_REPLY into data: what is taken, what is bounded, what is refused."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+
+import pytest
+
+from minivpn_trio.config.push import PushAssembler, PushedOptions, parse_push
+from minivpn_trio.config.pushed import MAX_ROUTES
+from minivpn_trio.errors import ConnectError, Stage
+
+
+def test_one_message() -> None:
+    assembler = PushAssembler()
+    assert assembler.add("PUSH_REPLY,ping 10,route 10.0.0.0 255.0.0.0") == ["ping 10", "route 10.0.0.0 255.0.0.0"]
+    assert assembler.add("PUSH_REPLY") == []
+    assert assembler.add("PUSH_REPLY,auth-token x") == ["auth-token x"]
+
+
+def test_continued_messages() -> None:
+    assembler = PushAssembler()
+    assert assembler.add("PUSH_REPLY,ping 10,push-continuation 2") is None
+    assert assembler.add("PUSH_REPLY,,ping 11,push-continuation 2") is None
+    assert assembler.add("PUSH_REPLY,ping 12,push-continuation 1") == ["ping 10", "ping 11", "ping 12"]
+    assert assembler.add("PUSH_REPLY,ping 13") == ["ping 13"]
+
+
+def test_an_endless_push_is_refused() -> None:
+    assembler = PushAssembler()
+    piece = "PUSH_REPLY," + ",".join(["route 10.0.0.0 255.255.255.0"] * 30) + ",push-continuation 2"
+    with pytest.raises(ConnectError) as raised:
+        for _ in range(1000):
+            assembler.add(piece)
+    assert raised.value.stage is Stage.PUSH
+    assert assembler.add("PUSH_REPLY,ping 1") == ["ping 1"]
+
+
+def test_another_message_is_refused() -> None:
+    with pytest.raises(ConnectError):
+        PushAssembler().add("PUSH_UPDATE,ping 1")
+
+
+def test_a_usual_push() -> None:
+    # Shape of what openvpn 2.6.14 sends to a client of its own version, topology subnet.
+    message = (
+        "route-gateway 10.8.0.1,topology subnet,ping 10,ping-restart 60,ifconfig-ipv6 fd00::1000/64 fd00::1,"
+        "ifconfig 10.8.0.2 255.255.255.0,peer-id 3,cipher AES-256-GCM,protocol-flags cc-exit tls-ekm dyn-tls-crypt,"
+        "tun-mtu 1500,redirect-gateway def1 bypass-dhcp,dhcp-option DNS 10.8.0.1,dhcp-option DNS6 fd00::53,"
+        "dhcp-option DOMAIN Example.net,route 192.168.5.0 255.255.255.0 vpn_gateway 5,route 10.9.0.1,"
+        "route-ipv6 2000::/3,block-outside-dns,auth-token SESS_ID_x,auth-token-user c29tZWJvZHk=,"
+        "explicit-exit-notify 2,inactive 600 10,reneg-sec 900,comp-lzo no"
+    )
+    pushed = parse_push(message.split(","))
+    assert pushed == PushedOptions(
+        ifconfig=(IPv4Address("10.8.0.2"), IPv4Address("255.255.255.0")),
+        ifconfig_ipv6=IPv6Interface("fd00::1000/64"),
+        ifconfig_ipv6_remote=IPv6Address("fd00::1"),
+        topology="subnet",
+        route_gateway=IPv4Address("10.8.0.1"),
+        routes=(IPv4Network("192.168.5.0/24"), IPv4Network("10.9.0.1/32")),
+        routes_ipv6=(IPv6Network("2000::/3"),),
+        redirect_gateway=("def1", "bypass-dhcp"),
+        block_flags=("block-outside-dns",),
+        dns=(IPv4Address("10.8.0.1"), IPv6Address("fd00::53")),
+        search_domains=("example.net",),
+        tun_mtu=1500,
+        ping=10,
+        ping_restart=60,
+        inactive=600,
+        reneg_sec=900,
+        explicit_exit_notify=2,
+        peer_id=3,
+        cipher="AES-256-GCM",
+        protocol_flags=frozenset({"cc-exit", "tls-ekm", "dyn-tls-crypt"}),
+        compression="comp-lzo-no",
+        auth_token="SESS_ID_x",
+        auth_token_user="somebody",
+        raw=pushed.raw,
+    )
+    assert "SESS_ID_x" not in repr(pushed)
+    assert "somebody" not in repr(pushed)
+
+
+def test_dns_servers_by_priority() -> None:
+    pushed = parse_push(
+        [
+            "dhcp-option DNS 10.0.0.9",
+            "dns server 2 address 10.0.0.2:5353 [fd00::2]:53",
+            "dns server 1 address 10.0.0.1 fd00::1",
+            "dns server 1 resolve-domains example.org",
+            "dns server 1 dnssec optional",
+            "dns search-domains example.com Example.ORG.",
+            "dhcp-option DOMAIN-SEARCH example.com",
+            "dhcp-option ADAPTER_DOMAIN_SUFFIX example.edu",
+        ]
+    )
+    assert [str(address) for address in pushed.dns] == ["10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2", "10.0.0.9"]
+    assert pushed.search_domains == ("example.com", "example.org", "example.edu")
+    assert pushed.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "ifconfig 10.8.0.2", "ifconfig 10.8.0.300 255.255.255.0", "ifconfig 224.0.0.1 255.0.0.0",
+        "ifconfig 0.0.0.0 255.0.0.0", "ifconfig-ipv6 fd00::1/200 fd00::2", "ifconfig-ipv6 :: ::1", "topology ring",
+        "route-gateway dhcp", "route-gateway x", "route 10.0.0.0 0.255.0.0", "route 10.0.0.0 255.0.255.0",
+        "route example.com", "route", "route-ipv6 10.0.0.0/8", "dhcp-option DNS x", "dhcp-option DNS 0.0.0.0",
+        "dhcp-option DOMAIN a/b", "dhcp-option", "dns server 1", "dns server x address 10.0.0.1",
+        "dns server 300 address 10.0.0.1", "dns search-domains", "tun-mtu 67", "tun-mtu 1601", "tun-mtu x",
+        "tun-mtu -1", "ping 86401", "ping -1", "ping 1e3", "ping", "ping-restart x", "keepalive 10", "peer-id 16777216",
+        "peer-id -1", "peer-id", "cipher", "cipher a b", "key-derivation prf2", "compress zip", "comp-lzo maybe",
+        "auth-token-user !!", "auth-token", "redirect-gateway fly", "inactive x", "reneg-sec x",
+        "explicit-exit-notify 11", "mssfix x", "ping '10", "route 10.0.0.0 " + "2" * 300,
+    ],
+)  # fmt: skip
+def test_nonsense_is_left_out_with_a_warning_that_does_not_repeat_it(option: str) -> None:
+    pushed = parse_push([option])
+    assert len(pushed.warnings) == 1
+    values = option.split()[1:]
+    assert all(value not in pushed.warnings[0] for value in values if len(value) > 3)
+    assert pushed == PushedOptions(warnings=pushed.warnings, ignored=pushed.ignored, raw=(option,))
+
+
+@pytest.mark.parametrize(
+    "option", ["setenv A b", "up /bin/sh", "remote a 1", "plugin x", "log /etc/passwd", "auth MD5"]
+)
+def test_what_no_server_may_decide(option: str) -> None:
+    pushed = parse_push([option])
+    assert pushed.ignored == (option.split(maxsplit=1)[0],)
+    assert "no server may decide" in pushed.warnings[0]
+
+
+def test_unknown_and_unused_options_are_named() -> None:
+    pushed = parse_push(
+        ["frobnicate 1", "sndbuf 1", "sndbuf 2", "\x7f\x01 x", "echo hello", "dhcp-option WINS 1.2.3.4"]
+    )
+    assert pushed.ignored == ("frobnicate", "sndbuf", "(unreadable)", "echo", "dhcp-option")
+    assert len(pushed.warnings) == 1
+
+
+def test_the_last_one_counts() -> None:
+    pushed = parse_push(["ping 1", "ping 2", "cipher aes-128-gcm", "cipher aes-256-gcm"])
+    assert (pushed.ping, pushed.cipher) == (2, "AES-256-GCM")
+
+
+def test_routes_are_bounded() -> None:
+    pushed = parse_push([f"route 10.{i // 250}.{i % 250}.0 255.255.255.0" for i in range(MAX_ROUTES + 50)])
+    assert len(pushed.routes) == MAX_ROUTES
+    assert "too many" in pushed.warnings[0]
+
+
+def test_names_are_bounded() -> None:
+    pushed = parse_push([f"dhcp-option DOMAIN-SEARCH d{i}.example" for i in range(100)])
+    assert len(pushed.search_domains) == 32
+
+
+def test_ways_around_the_tunnel_are_no_routes() -> None:
+    pushed = parse_push(["route remote_host", "route 10.0.0.0 255.0.0.0 net_gateway"])
+    assert pushed.routes == ()
+    assert pushed.warnings == ()
+
+
+def test_a_quick_renegotiation_is_slowed_down() -> None:
+    assert parse_push(["reneg-sec 1"]).reneg_sec == 10
+    assert parse_push(["reneg-sec 0"]).reneg_sec == 0
