@@ -22,10 +22,10 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from ..config.model import TunnelConfig
+from ..config.tls_names import openssl_names
 from ..errors import ConfigError, ConnectError, Stage, TLSVerificationError
 from ..packet.ids import Role
 from .material import CERTIFICATE, Identity, PKCS12KeyAndCertificates, load_crls, load_identity, load_pkcs12
-from .tls_ciphers import openssl_cipher_list
 from .verify import MAX_SUBJECT, CertificateChecks, Rejected, check_hash, describe_verify_error, subject_text
 
 __all__ = ["MAX_HANDSHAKE", "TLSContext", "TLSEngine"]
@@ -171,7 +171,7 @@ def _configure(context: SSL.Context, config: TunnelConfig) -> None:
     if config.tls_cert_profile == "suiteb":
         ciphers = _SUITE_B
     if config.tls_cipher is not None:
-        ciphers = openssl_cipher_list(config.tls_cipher)
+        ciphers = openssl_names(config.tls_cipher)
     try:
         context.set_cipher_list(ciphers.encode("ascii"))
     except (SSL.Error, UnicodeEncodeError):

@@ -23,7 +23,6 @@ from minivpn_trio.config.model import TunnelConfig
 from minivpn_trio.errors import ConfigError, ConnectError, TLSVerificationError
 from minivpn_trio.packet.ids import Role
 from minivpn_trio.tlssession.engine import MAX_HANDSHAKE, TLSContext, TLSEngine
-from minivpn_trio.tlssession.tls_ciphers import openssl_cipher_list, openssl_cipher_name
 from minivpn_trio.tlssession.verify import key_usage_bits, subject_text
 
 VERSIONS = ("1.2", "1.3")
@@ -339,36 +338,6 @@ def test_warnings() -> None:
     assert TLSContext(client_config(), Role.CLIENT).warnings == []
     assert "remote-cert-tls" in TLSContext(client_config(remote_cert_tls=False), Role.CLIENT).warnings[0]
     assert "tls-groups" in TLSContext(client_config(tls_groups="X25519"), Role.CLIENT).warnings[0]
-
-
-# -- names
-
-
-# From `openssl ciphers -stdname` of OpenSSL 3.0.
-@pytest.mark.parametrize(
-    ("iana", "openssl"),
-    [
-        ("TLS-ECDHE-ECDSA-WITH-AES-256-GCM-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"),
-        ("TLS-DHE-RSA-WITH-AES-256-CBC-SHA", "DHE-RSA-AES256-SHA"),
-        ("TLS-DHE-RSA-WITH-AES-256-CBC-SHA256", "DHE-RSA-AES256-SHA256"),
-        ("TLS_RSA_WITH_AES_128_CBC_SHA", "AES128-SHA"),
-        ("TLS-RSA-WITH-3DES-EDE-CBC-SHA", "DES-CBC3-SHA"),
-        ("TLS-ECDHE-RSA-WITH-CHACHA20-POLY1305-SHA256", "ECDHE-RSA-CHACHA20-POLY1305"),
-        ("TLS-DHE-RSA-WITH-CAMELLIA-256-CBC-SHA", "DHE-RSA-CAMELLIA256-SHA"),
-        ("TLS-ECDHE-RSA-WITH-ARIA-256-GCM-SHA384", "ECDHE-ARIA256-GCM-SHA384"),
-        ("TLS-ECDHE-ECDSA-WITH-AES-128-CCM-8", "ECDHE-ECDSA-AES128-CCM8"),
-        ("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384"),
-        ("DEFAULT", "DEFAULT"),
-        ("@SECLEVEL=0", "@SECLEVEL=0"),
-    ],
-)
-def test_cipher_names(iana: str, openssl: str) -> None:
-    assert openssl_cipher_name(iana) == openssl
-
-
-def test_cipher_list() -> None:
-    names = "DEFAULT:!TLS-RSA-WITH-AES-128-CBC-SHA:TLS_AES_256_GCM_SHA384:+HIGH: TLS-CHACHA20-POLY1305-SHA256"
-    assert openssl_cipher_list(names) == "DEFAULT:!AES128-SHA:+HIGH"
 
 
 def test_key_usage_bits() -> None:
