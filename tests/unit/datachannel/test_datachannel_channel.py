@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from minivpn_trio.datachannel import keyslots, limits
 from minivpn_trio.datachannel.aead import AEAD_ALGORITHMS
@@ -128,13 +130,41 @@ def test_every_drop_has_its_reason() -> None:
     }
 
 
-def test_a_forgery_in_a_burst_costs_only_itself() -> None:
+def test_forgeries_in_a_burst_cost_only_themselves() -> None:
     for cipher, auth in CIPHERS:
         client, server = make_pair(cipher=cipher, auth=auth)
         datagrams = client.encrypt_burst(PACKETS, 0.0)
-        datagrams[17] = datagrams[17][:-1] + bytes([datagrams[17][-1] ^ 0x80])
-        assert server.decrypt_burst(datagrams, 0.0) == PACKETS[:17] + PACKETS[18:]
-        assert server.drops == {DropReason.BAD_AUTHENTICATION: 1}
+        forged = list(datagrams)
+        for index in (17, 18, 40):
+            forged[index] = datagrams[index][:-1] + bytes([datagrams[index][-1] ^ 0x80])
+        assert server.decrypt_burst(forged, 0.0) == PACKETS[:17] + PACKETS[19:40] + PACKETS[41:]
+        assert server.drops == {DropReason.BAD_AUTHENTICATION: 3}
+        # Their ids are still free for the real ones.
+        assert server.decrypt_burst(datagrams, 0.0) == [PACKETS[17], PACKETS[18], PACKETS[40]]
+
+
+@pytest.mark.parametrize(
+    "plaintext",
+    [
+        bytes(15) + b"\0",
+        bytes(15) + b"\x11",
+        bytes(14) + b"\1\2",
+        # Padding that leaves no room for a packet id, and one that leaves room for nothing else.
+        b"\0\0\0" + b"\x0d" * 13,
+        b"\x10" * 16,
+    ],
+)
+def test_authentic_cbc_packets_with_broken_padding_are_dropped(plaintext: bytes) -> None:
+    server_key = make_keys(cipher="AES-256-CBC", auth="SHA1")[1]
+    server = make_channel(Role.SERVER)
+    server.install_key(server_key, 0.0)
+    iv = bytes(range(16))
+    context = Cipher(algorithms.AES(server_key.receive_cipher[:32]), modes.CBC(iv)).encryptor()
+    box = iv + context.update(plaintext)
+    mac = hmac.digest(server_key.receive_hmac[:20], box, "sha1")
+    assert server.decrypt_burst([b"\x48\0\0\0" + mac + box], 0.0) == []
+    assert server.drops == {DropReason.MALFORMED: 1}
+    assert server.stats().packets_in == 0
 
 
 def test_a_forged_packet_id_does_not_move_the_window() -> None:

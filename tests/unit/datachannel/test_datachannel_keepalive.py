@@ -93,7 +93,7 @@ def test_an_attacker_cannot_hide_that_the_peer_is_gone(attack: object) -> None:
 
 
 def test_a_new_key_means_that_the_peer_is_there() -> None:
-    client, _ = make_pair(now=0.0, **KEEPALIVE)
+    client, _ = make_pair(now=1.0, **KEEPALIVE)
     client.install_key(make_keys(key_id=1, seed=2, **KEEPALIVE)[0], 50.0)
     client.handle_timeout(109.9)
     with pytest.raises(TunnelClosed):

@@ -75,6 +75,17 @@ def test_handle_timeout_forgets_old_keys_without_traffic() -> None:
     assert client.live_keys == 1
 
 
+def test_a_second_rekey_does_not_prolong_the_life_of_a_lame_duck() -> None:
+    pair = make_pair(now=0.0)
+    rekey(pair, 1, now=100.0, transition_window=60.0)
+    rekey(pair, 2, now=130.0, transition_window=60.0)
+    client = pair[0]
+    client.handle_timeout(160.0)
+    assert client.live_keys == 2
+    client.handle_timeout(190.0)
+    assert client.live_keys == 1
+
+
 def test_the_only_key_does_not_expire() -> None:
     client, server = make_pair(now=0.0, transition_window=60.0)
     assert server.decrypt_burst(client.encrypt_burst([PACKET], 1e6), 1e6) == [PACKET]
