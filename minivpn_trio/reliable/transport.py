@@ -14,6 +14,9 @@ Which conversations exist is the session's decision, not the network's:
 The only conversation that a peer starts unasked is a server's key 0, by the
 client's hard reset, once. So two soft resets that cross on the way meet in the
 same conversation and are one; a repeated or forged one finds no open door.
+
+How long a peer may stay silent is not decided here: the session gives up, this
+layer never does.
 """
 
 from __future__ import annotations
@@ -55,6 +58,8 @@ class ReliableTransport:
         tracer: Tracer | None = None,
         session_state: Callable[[], SessionState] = lambda: SessionState.UNDEF,
     ) -> None:
+        if max_acks < 1:
+            raise ValueError(f"max_acks is {max_acks}: without acknowledgements nothing ends")
         self._settings = ConversationSettings(role, tls_timeout, ack_hold, max_acks)
         #: In the order in which they began.
         self._conversations: dict[KeyID, Conversation] = {}

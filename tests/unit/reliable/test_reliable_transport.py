@@ -212,6 +212,18 @@ class TestConversations:
         reliable.handle_packets([packet(SOFT_RESET, 0, key=1)], 2.0)
         assert reliable.drops == {DropReason.UNKNOWN_KEY: 1}
 
+    def test_after_a_failed_one_the_peer_may_try_the_same_key_again(self) -> None:
+        reliable = talking()
+        reliable.submit(OpenKey(KeyID(1), SOFT_RESET), 2.0)
+        reliable.handle_packets([packet(SOFT_RESET, 0, key=1), packet(MESSAGE, 1, key=1)], 2.0)
+        reliable.take_delivered()
+        reliable.submit(RetireKey(KeyID(1)), 3.0)
+        reliable.submit(ExpectKey(KeyID(1)), 3.0)
+        reliable.handle_packets([packet(SOFT_RESET, 0, key=1)], 3.0)
+        assert reliable.take_delivered() == [Segment(KeyID(1), SOFT_RESET, b"")]
+        reliable.submit(OpenKey(KeyID(1), SOFT_RESET), 3.0)
+        assert shape(reliable.poll_transmit(3.0)) == [(SOFT_RESET, 0, (0,))]
+
     def test_soft_resets_that_cross_are_one(self) -> None:
         reliable = talking()
         reliable.submit(ExpectKey(KeyID(1)), 2.0)
@@ -341,6 +353,11 @@ def test_what_does_not_belong_is_dropped_counted_and_not_acknowledged(bad: Seque
     assert reliable.take_delivered() == []
     assert reliable.poll_transmit(100.0) == []
     assert reliable.idle
+
+
+def test_no_acknowledgements_at_all_cannot_be_asked_for() -> None:
+    with pytest.raises(ValueError, match="max_acks is 0"):
+        ReliableTransport(role=Role.CLIENT, max_acks=0)
 
 
 def test_a_refused_packet_opens_no_conversation() -> None:
