@@ -387,39 +387,52 @@ class TcpConnection:
         received = 0
         # The newest of the plain acknowledgements so far: the older ones say nothing more.
         best, best_window, best_seq = 0, -1, 0
-        regular = False
+        regular = fresh = False
         for packet in packets:
-            if not regular:
+            if not fresh:
                 # Plain copies of what is compared below; read again after anything irregular.
+                fresh = True
                 nxt, limit, last_ack, recent = receiver.nxt, receiver.edge, self._last_ack & MASK, self._ts_recent
                 wire_nxt, wire_una = nxt & MASK, sender.una & MASK
                 window_field, in_flight = sender.window >> scale, sender.nxt - sender.una
                 advances = 0 if sender.in_recovery else in_flight
-                # Without timestamps, with holes, or near the end nothing is regular.
-                regular = self._timestamps and not receiver.has_holes and receiver.fin is None and not self._closed_by_owner
+                holes = receiver.has_holes
+                # Without timestamps and near the end nothing is regular.
+                regular = self._timestamps and receiver.fin is None and not self._closed_by_owner
             size = len(packet) - payload_at
             if regular and size >= 0:
                 seq, ack, bits, window, option, tsval, tsecr = unpack(packet, offset)
                 if (
-                    seq == wire_nxt
-                    and bits & _PLAIN_MASK == _PLAIN
+                    bits & _PLAIN_MASK == _PLAIN
                     and option == TIMESTAMP_PREFIX
                     and (tsval == recent or (tsval - recent) & MASK < 0x80000000)
-                    and nxt + size <= limit
                 ):
                     advance = (ack - wire_una) & MASK
-                    if (advance and advance <= advances) or (size and not advance):
-                        if advance > best or (advance == best and window != window_field):
-                            best, best_window, best_seq = advance, window, nxt
+                    if seq == wire_nxt and not holes and nxt + size <= limit:
+                        if (advance and advance <= advances) or (size and not advance):
+                            if advance > best or (advance == best and window != window_field):
+                                best, best_window, best_seq = advance, window, nxt
+                            if seq == last_ack:
+                                self._ts_recent, self._ts_recent_at = recent, _ = tsval, now
+                            if size:
+                                chunks.append(packet[payload_at:])
+                                received += size
+                                nxt += size
+                                wire_nxt = nxt & MASK
+                            continue
+                    elif size and not advance and window == window_field and (seq - wire_nxt) & MASK < limit - nxt:
+                        # Around a hole: these come in bulk when something was lost.
+                        if received:
+                            self._deliver(chunks, received)
+                            chunks, received = [], 0
                         if seq == last_ack:
                             self._ts_recent, self._ts_recent_at = recent, _ = tsval, now
-                        if size:
-                            chunks.append(packet[payload_at:])
-                            received += size
-                            nxt += size
-                            wire_nxt = nxt & MASK
+                        self._take_early(nxt + ((seq - wire_nxt) & MASK), packet[payload_at:])
+                        nxt = receiver.nxt
+                        wire_nxt = nxt & MASK
+                        holes = receiver.has_holes
                         continue
-            # The irregular: other options, out of order, SACK, recovery, duplicates, control bits.
+            # The irregular: other options, SACK, recovery, duplicates, control bits.
             if received:
                 self._deliver(chunks, received)
                 chunks, received = [], 0
@@ -429,11 +442,22 @@ class TcpConnection:
             self._handle_irregular(packet, now)
             if self.state is TcpState.CLOSED:
                 return
-            regular = False
+            fresh = False
         if received:
             self._deliver(chunks, received)
         if best_window >= 0:
             self._take_ack(sender.una + best, best_window << scale, best_seq, (), False, now)
+
+    def _take_early(self, seq: Position, payload: bytes) -> None:
+        """Payload within the window, before or into a hole: to be acknowledged at once (RFC 5681, 4.2)."""
+        receiver = self.receiver
+        before = receiver.nxt
+        receiver.insert(seq, payload)
+        self._ack_now = True
+        if receiver.nxt > before:
+            self._changed = True
+        elif not self.sender.sack:
+            self._early_acks += 1
 
     def _verified(self, packets: list[bytes]) -> list[bytes]:
         good = intact(packets)

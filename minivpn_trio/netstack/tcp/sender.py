@@ -24,12 +24,15 @@ from .settings import TcpSettings
 
 __all__ = ["Sender"]
 
+#: Segments that may follow each other in recovery, beyond two for each one delivered.
+_BURST = 32
+
 
 class Sender:
     """Positions are unwrapped sequence numbers, sizes bytes, times seconds."""
 
     __slots__ = (
-        "_buffer", "_duplicates", "_head_offset", "_last_sent", "_override", "_probing", "_recovery_point",
+        "_allowance", "_buffer", "_duplicates", "_head_offset", "_last_sent", "_override", "_probing", "_recovery_point",
         "_retransmit_now", "_settings", "board", "buffered", "congestion", "deadline", "fin", "fin_sent", "max_window", "mss", "nxt", "retries",
         "retransmissions", "rto", "sack", "timeouts", "una", "window", "wl1", "wl2",
     )
@@ -66,6 +69,8 @@ class Sender:
         self._recovery_point: Position | None = None
         self._retransmit_now = False
         self._duplicates = 0
+        #: What may go out at once in recovery.
+        self._allowance = 0
         self._probing = False
         self._override = False
         self._last_sent = 0.0
@@ -106,6 +111,7 @@ class Sender:
         acked = ack - self.una
         board = self.board
         in_flight = self.nxt - self.una
+        outstanding = in_flight - board.sacked_bytes
         sampled: SentSegment | None = None
         ambiguous = False
         if acked > 0:
@@ -126,6 +132,8 @@ class Sender:
         if sampled is not None and not ambiguous:
             rtt = now - sampled.sent_at
             self.rto.sample(rtt)
+        delivered = outstanding - (self.nxt - self.una - board.sacked_bytes)
+        self._allowance = min(self._allowance, _BURST * self.mss) + 2 * delivered
         if acked > 0:
             self.retries = 0
             self.rto.progress()
@@ -158,7 +166,7 @@ class Sender:
             self.congestion.handle_ack(acked, in_flight, rtt, now)
         elif self.una >= point:
             self._recovery_point = None
-            self.congestion.handle_recovered(now)
+            self.congestion.handle_recovered(self.board.pipe, now)
         elif self.congestion.window < self.congestion.threshold:
             # After a timeout: slow start, while the holes are filled.
             self.congestion.handle_ack(acked, max(in_flight, self.congestion.window), rtt, now)
@@ -189,6 +197,9 @@ class Sender:
         if not self.sack:
             # Each duplicate acknowledgement says that a segment has left the network.
             budget += self._duplicates * self.mss
+        if self._recovery_point is not None and board.pipe:
+            # A hole that is filled frees much of the window at once; what it frees goes out as it would have.
+            budget = min(budget, self._allowance)
         lost = board.next_lost()
         if lost is not None:
             if self._retransmit_now:
@@ -207,6 +218,7 @@ class Sender:
             self._take_new(segments, limit - len(segments), budget, now)
         if segments:
             self._last_sent = now
+            self._allowance -= sum(segment.end - segment.start for segment in segments)
             if self.deadline == inf or self._probing:
                 self._probing = False
                 self.deadline = now + self.rto.value

@@ -35,8 +35,8 @@ class CongestionControl(Protocol):
         """The retransmission timer went off; ``in_flight`` as it was before, 0 when it had gone off already."""
         ...
 
-    def handle_recovered(self, now: float) -> None:
-        """Everything that was in flight when the loss was detected is acknowledged."""
+    def handle_recovered(self, in_flight: int, now: float) -> None:
+        """Everything that was in flight when the loss was detected is acknowledged; ``in_flight`` is left."""
         ...
 
     def handle_idle(self, now: float) -> None:

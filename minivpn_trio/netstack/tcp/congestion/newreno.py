@@ -6,6 +6,8 @@ __all__ = ["NewReno"]
 
 #: No window grows beyond what a window scale of 14 could ever use.
 _CEILING = 1 << 30
+#: Segments that may follow each other at once after a recovery.
+_BURST = 32
 
 
 class NewReno:
@@ -52,8 +54,10 @@ class NewReno:
         self.window = self._mss
         self._credit = 0
 
-    def handle_recovered(self, now: float) -> None:
-        """Nothing to do: the window was set when the loss was detected."""
+    def handle_recovered(self, in_flight: int, now: float) -> None:
+        """Back to the threshold, but not in one burst: a large one overflows the queue that has just
+        overflowed (RFC 6582, 3.2, step 3). What is missing comes by slow start."""
+        self.window = min(self.threshold, in_flight + _BURST * self._mss)
 
     def handle_idle(self, now: float) -> None:
         """What was learnt is out of date: restart from the initial window."""
