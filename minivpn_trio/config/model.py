@@ -169,7 +169,8 @@ class TunnelConfig:
         """Raise ConfigError if no tunnel can come of this."""
         if not self.remotes:
             raise ConfigError("no server to connect to", directive="remote")
-        if self.ca is None and not self.peer_fingerprints:
+        # A PKCS #12 file may hold the CA too; whether it does is seen when it is opened.
+        if self.ca is None and self.pkcs12 is None and not self.peer_fingerprints:
             raise ConfigError(
                 "neither a CA nor a peer fingerprint: the server could not be verified",
                 directive="ca",
