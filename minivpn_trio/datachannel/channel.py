@@ -225,6 +225,11 @@ class DataChannel:
             self._check_limits(slot)
             return []
         self._keepalive.last_heard = now
+        if slot.sends_at > now:
+            # The peer sends with this key, so it has it, and a peer that renegotiates sooner than our wait
+            # ends forgets the older one then.
+            slot.sends_at = now
+            self._sender_until = now
         usage = slot.usage
         usage.packets_in += len(texts)
         usage.bytes_in += sum(map(len, texts))

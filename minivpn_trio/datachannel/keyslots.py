@@ -1,8 +1,8 @@
 """The data keys that are alive: which one sends, which ones receive, and when they go.
 
 A rekey installs a new key beside the current one. The peer may not have the
-new key yet, so for ``send_after`` seconds the older one goes on sending; both
-receive. From its replacement on an old key lives for ``transition_window``
+new key yet, so for ``send_after`` seconds, or until the peer itself has used the
+new key, the older one goes on sending; both receive. From its replacement on an old key lives for ``transition_window``
 seconds, as a lame duck, and is then forgotten.
 
 ::

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 
@@ -83,10 +84,16 @@ async def test_ping(dialer) -> None:
     assert all(0 < rtt < 1 for rtt in rtts)
 
 
-async def test_ping_with_a_large_payload(dialer) -> None:
-    """4000 bytes do not fit the tunnel's MTU: fragments both ways."""
+@pytest.mark.parametrize("size", [0, 1, 1000, 1472])
+async def test_ping_sizes(dialer, size) -> None:
     with trio.fail_after(5):
-        assert await dialer.ping(TUN_IPV4, size=4000) > 0
+        assert await dialer.ping(TUN_IPV4, size=size) > 0
+
+
+async def test_ping_that_does_not_fit(dialer) -> None:
+    with pytest.raises(OSError) as caught:
+        await dialer.ping(TUN_IPV4, size=4000)
+    assert caught.value.errno == errno.EMSGSIZE
 
 
 @pytest.mark.parametrize("size", [0, 1, 512, 1400, 1472, 4000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 
 from minivpn_trio.datachannel.channel import DataChannel
@@ -34,6 +35,22 @@ def test_a_new_key_sends_when_its_time_has_come() -> None:
     rekey(pair, 1, now=100.0, send_after=30.0)
     client = pair[0]
     assert [key_used(client, now) for now in (100.0, 129.9, 130.0, 500.0)] == [0, 0, 1, 1]
+
+
+def test_a_new_key_sends_as_soon_as_the_peer_used_it() -> None:
+    """Not before: a forged packet with its id proves nothing. And not later: a peer that renegotiates
+    sooner than our wait ends forgets the older key, and what is sealed with it is lost."""
+    client, server = make_pair(now=0.0)
+    first, second = make_keys(key_id=1, seed=2, send_after=60.0)
+    client.install_key(first, 10.0)
+    server.install_key(dataclasses.replace(second, send_after=5.0), 10.0)
+    proof = server.encrypt_burst([PACKET], 15.0)
+    assert [datagram[0] & 7 for datagram in proof] == [1]
+    forged = [proof[0][:-1] + bytes([proof[0][-1] ^ 1])]
+    assert client.decrypt_burst(forged, 15.0) == []
+    assert key_used(client, 15.0) == 0
+    assert client.decrypt_burst(proof, 15.0) == [PACKET]
+    assert key_used(client, 15.0) == 1
 
 
 def test_both_keys_receive_in_the_same_burst() -> None:
