@@ -73,7 +73,7 @@ async def keeper(
                 remind_at = now + REKEY_REMINDER
             deadline = min(deadline, remind_at)
         # The core, driven by the other two tasks, cuts the wait short when the answers above change.
-        with trio.CancelScope(deadline=deadline) as waiting:
+        with trio.move_on_at(deadline) as waiting:
             channel.on_wakeup = waiting.cancel
             try:
                 key = await inlet.receive()
