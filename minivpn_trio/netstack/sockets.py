@@ -57,6 +57,11 @@ _NO_DESCRIPTOR = 0x7FFFFFFF
 
 _LEVEL_TCP = stdlib.IPPROTO_TCP
 
+_KEEPALIVE = (stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE)
+_KEEPIDLE = (_LEVEL_TCP, getattr(stdlib, "TCP_KEEPIDLE", 4))
+#: Seconds, as Linux has it (tcp(7)).
+_DEFAULT_KEEPIDLE = 7200
+
 #: Options that are accepted and remembered, with their values before anybody set them. Most have no effect: TCP
 #: never delays small segments here, so TCP_NODELAY is always on, and so forth.
 _DEFAULTS: dict[tuple[int, int], int] = {
@@ -235,8 +240,8 @@ class TunSocket(trio.socket.SocketType):
     def setsockopt(self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None) -> None:
         """As ``socket.socket.setsockopt``; OSError(ENOPROTOOPT) for options that are not known.
 
-        SO_LINGER with a time of 0 makes ``close`` reset the connection; the time to live is obeyed
-        for datagrams. The rest is remembered.
+        SO_LINGER with a time of 0 makes ``close`` reset the connection; SO_KEEPALIVE and TCP_KEEPIDLE are
+        obeyed, and for datagrams the time to live. The rest is remembered.
         """
         self._check_open()
         if value is None:
@@ -251,8 +256,17 @@ class TunSocket(trio.socket.SocketType):
             raise _os_error(errno.ENOPROTOOPT)
         number = int(value) if isinstance(value, int) else int.from_bytes(bytes(value)[:4], "little")
         self._options[level, optname] = number
+        self._apply_keepalive()
         if self._endpoint is not None:
             self._endpoint.ttl = self._ttl()
+
+    def _apply_keepalive(self) -> None:
+        if self._connection is None or not self._options.get(_KEEPALIVE):
+            if self._connection is not None and _KEEPALIVE in self._options:
+                self._pump.run(self._connection.set_keepalive, None, trio.current_time())
+            return
+        idle = self._options.get(_KEEPIDLE) or _DEFAULT_KEEPIDLE
+        self._pump.run(self._connection.set_keepalive, float(idle), trio.current_time())
 
     def _ttl(self) -> int:
         if self._family == stdlib.AF_INET:
@@ -357,6 +371,7 @@ class TunSocket(trio.socket.SocketType):
     def _adopt(self, connection: TcpConnection) -> None:
         self._connection = connection
         connection.on_change = self._on_change
+        self._apply_keepalive()
 
     def _open_endpoint(
         self, local: tuple[Address | None, int] | None = None, remote: tuple[Address, int] | None = None
