@@ -184,15 +184,12 @@ def _pull_filter(draft: Draft, statement: Statement) -> None:
 
 def _local_option(draft: Draft, statement: Statement) -> None:
     option = (statement.name, *statement.values)
+    if statement.name in ("route", "route-ipv6"):
+        option = option[:4]  # a metric has no meaning here
     draft.local_options.append(option)
     for text in parse_parameters([option]).warnings:
         reason = text.partition("(")[2].partition(")")[0] or "it is not understood"
         draft.warn(statement, f"it has no effect: {reason}")
-
-
-def _route(draft: Draft, statement: Statement) -> None:
-    # A gateway or metric of its own has no meaning here, and neither has a host name.
-    draft.local_options.append((statement.name, *statement.values[:2]))
 
 
 _PEER_INFO_ALWAYS = ("IV_GUI_VER", "IV_SSO")
@@ -256,11 +253,11 @@ HANDLERS: dict[str, Handler] = {
     "auth-retry": _nothing,
     "allow-compression": _nothing,
     "ignore-unknown-option": _nothing,
-    "route": _route,
-    "route-ipv6": _route,
     **dict.fromkeys(
         (
             "topology",
+            "route",
+            "route-ipv6",
             "ifconfig",
             "ifconfig-ipv6",
             "route-gateway",

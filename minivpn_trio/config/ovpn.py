@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ConfigError
+from .directives import DIRECTIVES
 from .draft import Draft
 from .files import MAX_PROFILE, FileRefused, read_regular
 from .grammar import parse_statements
@@ -73,7 +74,8 @@ def parse_profile(
     statements = parse_statements(data, draft.complain)
     if not statements and not draft.diagnostics:
         draft.complain("error", None, None, "the file is empty")
-    if len(statements) == 1 and statements[0].name.endswith(".ovpn"):
+    only = statements[0] if len(statements) == 1 else None
+    if only is not None and only.name not in DIRECTIVES and len(data.strip().split(b"\n")) == 1:
         message = "the file only names another profile; it may be a symbolic link that got lost"
         return Profile(file=file, diagnostics=(Diagnostic("error", 1, None, message),))
     interpret(draft, statements)

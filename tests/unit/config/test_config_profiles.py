@@ -482,9 +482,11 @@ def test_lines_of_a_torn_key_are_not_shown() -> None:
     assert [each.line for each in profile.errors if each.directive is None] == [LINE + 3, LINE + 4]
 
 
-def test_a_lost_symbolic_link_is_recognized() -> None:
-    (error,) = parse_profile(b"Netherlands.ovpn").errors
+@pytest.mark.parametrize("text", ["Netherlands.ovpn", "../other/New York.ovpn\n", "Netherlands"])
+def test_a_lost_symbolic_link_is_recognized(text: str) -> None:
+    (error,) = parse_profile(text.encode()).errors
     assert "symbolic link" in error.message
+    assert error.line == 1
 
 
 def test_garbage_does_not_flood() -> None:
@@ -529,7 +531,7 @@ def test_local_options_and_filters() -> None:
     )
     assert config.local_options == (
         ("dhcp-option", "DNS", "10.0.0.1"),
-        ("route", "10.0.0.0", "255.0.0.0"),
+        ("route", "10.0.0.0", "255.0.0.0", "vpn_gateway"),
         ("redirect-gateway", "def1"),
         ("topology", "subnet"),
     )

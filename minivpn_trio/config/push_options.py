@@ -1,0 +1,384 @@
+"""The options of a push, one by one: what each may say, within which bounds.
+
+A handler takes the values of one option and notes them in a ``PushDraft``, or
+raises ``Nonsense``. Options that this client has no use for, and those that no
+server may decide, are listed at the end.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+
+from .framing import framing_of
+
+__all__ = ["HANDLERS", "MAX_ROUTES", "REFUSED", "UNUSED", "Nonsense", "PushDraft"]
+
+#: Routes, IPv4 and IPv6 together.
+MAX_ROUTES = 2048
+#: DNS servers and search domains, each.
+MAX_NAMES = 32
+#: No timer that a server pushes may be longer than a day, seconds.
+MAX_TIMER = 86400
+#: Smallest MTUs of RFC 791 and our announced largest one (IV_MTU).
+MIN_MTU, MAX_MTU = 68, 1600
+MAX_PEER_ID = 0xFFFFFF
+#: Shortest renegotiation interval that a server may ask for, seconds.
+MIN_RENEG = 10
+
+_TOPOLOGIES = ("net30", "p2p", "subnet")
+_KEYWORD_HOSTS = ("vpn_gateway", "net_gateway", "remote_host", "default")
+_PROTOCOL_FLAGS = ("cc-exit", "tls-ekm", "dyn-tls-crypt", "aead-epoch")
+
+
+class Nonsense(ValueError):
+    """An option cannot be used; the text says why, without its value."""
+
+
+class PushDraft:
+    """What has been pushed so far, while the options are gone through."""
+
+    def __init__(self) -> None:
+        #: Fields of PushedOptions that hold one value.
+        self.values: dict[str, object] = {}
+        self.routes: list[IPv4Network] = []
+        self.routes_ipv6: list[IPv6Network] = []
+        self.redirect: list[str] = []
+        self.block: list[str] = []
+        self.dns_servers: dict[int, list[IPv4Address | IPv6Address]] = {}
+        self.dhcp_dns: list[IPv4Address | IPv6Address] = []
+        self.domains: list[str] = []
+        self.dhcp_domains: list[str] = []
+        self.flags: set[str] = set()
+        self.ignored: dict[str, None] = {}
+        self.warnings: dict[str, None] = {}
+
+    def warn(self, text: str) -> None:
+        """Note something that the user should hear of, once."""
+        self.warnings.setdefault(text)
+
+
+# -- values ----------------------------------------------------------------------------------
+
+
+def _only(values: Sequence[str]) -> str:
+    if len(values) != 1:
+        raise Nonsense("one value is wanted")
+    return values[0]
+
+
+def _number(text: str, low: int, high: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high):
+        raise Nonsense(f"a number from {low} to {high} is wanted")
+    return int(text)
+
+
+def _host(text: str) -> IPv4Address | IPv6Address:
+    """An address in the spellings of ``dns server``: brackets and a port may come with it."""
+    if text.startswith("["):
+        inside, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            raise Nonsense("not an address")
+        return _ipv6(inside)
+    if text.count(":") > 1:
+        return _ipv6(text)
+    return IPv4Address(text.partition(":")[0])
+
+
+def _ipv6(text: str) -> IPv6Address:
+    if "%" in text:
+        raise Nonsense("a zone has no meaning in a tunnel")
+    return IPv6Address(text)
+
+
+def _domain(text: str) -> str:
+    labels_ok = all(c.isalnum() or c in "-_." for c in text)
+    if not text or len(text) > 253 or not text.isascii() or not labels_ok:
+        raise Nonsense("not a domain name")
+    return text.strip(".").lower()
+
+
+def _append(into: list[str], text: str) -> None:
+    if len(into) >= MAX_NAMES:
+        raise Nonsense("too many of them")
+    into.append(_domain(text))
+
+
+# -- handlers, by option ---------------------------------------------------------------------
+
+_Handler = Callable[[PushDraft, list[str]], None]
+
+
+def _seconds(key: str, *, low: int = 0) -> _Handler:
+    def handle(draft: PushDraft, values: list[str]) -> None:
+        draft.values[key] = float(_number(values[0] if values else "", low, MAX_TIMER))
+
+    return handle
+
+
+def _ifconfig(draft: PushDraft, values: list[str]) -> None:
+    if len(values) != 2:
+        raise Nonsense("two addresses are wanted")
+    local = IPv4Address(values[0])
+    if local.is_multicast or local.is_unspecified or local == IPv4Address("255.255.255.255"):
+        raise Nonsense("no address for a host")
+    draft.values["ifconfig"] = (local, IPv4Address(values[1]))
+
+
+def _ifconfig_ipv6(draft: PushDraft, values: list[str]) -> None:
+    if len(values) not in (1, 2):
+        raise Nonsense("two addresses are wanted")
+    try:
+        interface = IPv6Interface(values[0])
+        remote = _ipv6(values[1]) if len(values) == 2 else None
+    except ValueError:
+        raise Nonsense("not an address") from None
+    if "%" in values[0]:
+        raise Nonsense("a zone has no meaning in a tunnel")
+    if interface.ip.is_multicast or interface.ip.is_unspecified:
+        raise Nonsense("no address for a host")
+    draft.values["ifconfig_ipv6"] = interface
+    draft.values["ifconfig_ipv6_remote"] = remote
+
+
+def _topology(draft: PushDraft, values: list[str]) -> None:
+    topology = _only(values)
+    if topology not in _TOPOLOGIES:
+        raise Nonsense("net30, p2p or subnet is wanted")
+    draft.values["topology"] = topology
+
+
+def _route_gateway(draft: PushDraft, values: list[str]) -> None:
+    gateway = _only(values)
+    if gateway == "dhcp":
+        raise Nonsense("there is no DHCP in a tun tunnel")
+    draft.values["route_gateway"] = IPv4Address(gateway)
+
+
+def _route_ipv6_gateway(draft: PushDraft, values: list[str]) -> None:
+    draft.values["route_ipv6_gateway"] = _ipv6(_only(values))
+
+
+def _room_for_route(draft: PushDraft) -> None:
+    if len(draft.routes) + len(draft.routes_ipv6) >= MAX_ROUTES:
+        raise Nonsense("too many of them")
+
+
+def _route(draft: PushDraft, values: list[str]) -> None:
+    _room_for_route(draft)
+    if not values:
+        raise Nonsense("a network is wanted")
+    if values[0] in _KEYWORD_HOSTS or (len(values) > 2 and values[2] == "net_gateway"):
+        # A way around the tunnel: there is none for a program inside of it.
+        draft.ignored.setdefault("route")
+        return
+    mask = values[1] if len(values) > 1 and values[1] != "default" else "255.255.255.255"
+    network = IPv4Address(values[0])
+    IPv4Address(mask)
+    try:
+        draft.routes.append(IPv4Network(f"{network}/{_prefix(mask)}", strict=False))
+    except ValueError:
+        raise Nonsense("not a netmask") from None
+
+
+def _prefix(mask: str) -> int:
+    """Prefix length of a netmask; IPv4Network would take host masks too, so it is counted here."""
+    bits = f"{int(IPv4Address(mask)):032b}"
+    if "01" in bits:
+        raise Nonsense("not a netmask")
+    return bits.count("1")
+
+
+def _route_ipv6(draft: PushDraft, values: list[str]) -> None:
+    _room_for_route(draft)
+    if not values:
+        raise Nonsense("a network is wanted")
+    try:
+        draft.routes_ipv6.append(IPv6Network(values[0], strict=False))
+    except ValueError:
+        raise Nonsense("not a network") from None
+
+
+def _redirect_gateway(draft: PushDraft, values: list[str]) -> None:
+    known = {"local", "autolocal", "def1", "bypass-dhcp", "bypass-dns", "block-local", "ipv6", "!ipv4"}
+    if set(values) - known:
+        raise Nonsense("a flag is not known")
+    draft.redirect.extend(values or [""])
+
+
+def _block(flag: str) -> _Handler:
+    def handle(draft: PushDraft, values: list[str]) -> None:
+        draft.block.append(flag)
+
+    return handle
+
+
+def _dhcp_option(draft: PushDraft, values: list[str]) -> None:
+    if not values:
+        raise Nonsense("a type is wanted")
+    kind, *rest = values
+    if kind in ("DNS", "DNS6"):
+        if len(draft.dhcp_dns) >= MAX_NAMES:
+            raise Nonsense("too many of them")
+        address = _host(_only(rest))
+        if address.is_unspecified or address.is_multicast:
+            raise Nonsense("no address for a server")
+        draft.dhcp_dns.append(address)
+    elif kind in ("DOMAIN", "DOMAIN-SEARCH", "ADAPTER_DOMAIN_SUFFIX"):
+        for name in rest:
+            _append(draft.dhcp_domains, name)
+    else:
+        draft.ignored.setdefault("dhcp-option")
+
+
+def _dns(draft: PushDraft, values: list[str]) -> None:
+    match values:
+        case ["search-domains", _, *_]:
+            for name in values[1:]:
+                _append(draft.domains, name)
+        case ["server", priority, "address", _, *_]:
+            # Priorities of pushed servers are 0 to 127 (reference: dns.c); a profile's may be
+            # negative, which puts it first.
+            sign, digits = (-1, priority[1:]) if priority.startswith("-") else (1, priority)
+            addresses = [_host(text) for text in values[3:]]
+            known = draft.dns_servers.setdefault(sign * _number(digits, 0, 128), [])
+            if len(known) + len(addresses) > MAX_NAMES or len(draft.dns_servers) > MAX_NAMES:
+                raise Nonsense("too many of them")
+            known.extend(addresses)
+        case ["server", _, "transport", transport] if transport != "plain":
+            draft.warn("a pushed DNS server wants an encrypted transport; it is asked in the clear, in the tunnel")
+        case ["server", _, "resolve-domains" | "dnssec" | "transport" | "sni", *_]:
+            draft.ignored.setdefault("dns")
+        case _:
+            raise Nonsense("not a form of dns that is known")
+
+
+def _tun_mtu(draft: PushDraft, values: list[str]) -> None:
+    draft.values["tun_mtu"] = _number(values[0] if values else "", MIN_MTU, MAX_MTU)
+
+
+def _mssfix(draft: PushDraft, values: list[str]) -> None:
+    draft.values["mssfix"] = _number(values[0] if values else "", 0, 65535)
+
+
+def _explicit_exit_notify(draft: PushDraft, values: list[str]) -> None:
+    draft.values["explicit_exit_notify"] = _number(values[0], 0, 10) if values else 1
+
+
+def _keepalive(draft: PushDraft, values: list[str]) -> None:
+    if len(values) != 2:
+        raise Nonsense("two numbers are wanted")
+    draft.values["ping"] = float(_number(values[0], 1, MAX_TIMER))
+    draft.values["ping_restart"] = float(_number(values[1], 1, MAX_TIMER))
+
+
+def _reneg_sec(draft: PushDraft, values: list[str]) -> None:
+    seconds = _number(values[0] if values else "", 0, MAX_TIMER)
+    draft.values["reneg_sec"] = float(max(seconds, MIN_RENEG) if seconds else 0)
+
+
+def _peer_id(draft: PushDraft, values: list[str]) -> None:
+    draft.values["peer_id"] = _number(_only(values), 0, MAX_PEER_ID)
+
+
+def _cipher(draft: PushDraft, values: list[str]) -> None:
+    name = _only(values)
+    if not (name.isascii() and name.isprintable()) or len(name) > 64:
+        raise Nonsense("not the name of a cipher")
+    draft.values["cipher"] = name.upper()
+
+
+def _key_derivation(draft: PushDraft, values: list[str]) -> None:
+    if _only(values) != "tls-ekm":
+        raise Nonsense("tls-ekm is wanted")
+    draft.values["key_derivation"] = "tls-ekm"
+
+
+def _protocol_flags(draft: PushDraft, values: list[str]) -> None:
+    draft.flags.update(value for value in values if value in _PROTOCOL_FLAGS)
+    if set(values) - set(_PROTOCOL_FLAGS):
+        draft.warn("protocol-flags names a feature that this client does not know")
+
+
+def _compression(name: str) -> _Handler:
+    def handle(draft: PushDraft, values: list[str]) -> None:
+        framing = framing_of(name, values)
+        if framing is None:
+            raise Nonsense("not a compression that is known")
+        draft.values["compression"] = framing.name
+        if framing.compresses:
+            draft.warn("the server pushed a compression: packets that it really compresses will be dropped")
+
+    return handle
+
+
+def _auth_token(draft: PushDraft, values: list[str]) -> None:
+    draft.values["auth_token"] = _only(values)
+
+
+def _auth_token_user(draft: PushDraft, values: list[str]) -> None:
+    try:
+        decoded = base64.b64decode(_only(values), validate=True).decode()
+    except ValueError:  # not ASCII, not base64, not UTF-8
+        raise Nonsense("not base64") from None
+    if not decoded.isprintable():
+        raise Nonsense("not printable")
+    draft.values["auth_token_user"] = decoded
+
+
+HANDLERS: dict[str, _Handler] = {
+    "ifconfig": _ifconfig,
+    "ifconfig-ipv6": _ifconfig_ipv6,
+    "topology": _topology,
+    "route-gateway": _route_gateway,
+    "route-ipv6-gateway": _route_ipv6_gateway,
+    "route": _route,
+    "route-ipv6": _route_ipv6,
+    "redirect-gateway": _redirect_gateway,
+    "redirect-private": lambda draft, values: None,
+    "block-ipv6": _block("block-ipv6"),
+    "block-ipv4": _block("block-ipv4"),
+    "block-outside-dns": _block("block-outside-dns"),
+    "dhcp-option": _dhcp_option,
+    "dns": _dns,
+    "tun-mtu": _tun_mtu,
+    "mssfix": _mssfix,
+    "ping": _seconds("ping"),
+    "ping-restart": _seconds("ping_restart"),
+    "ping-exit": _seconds("ping_exit"),
+    "keepalive": _keepalive,
+    "inactive": _seconds("inactive"),
+    "reneg-sec": _reneg_sec,
+    "explicit-exit-notify": _explicit_exit_notify,
+    "peer-id": _peer_id,
+    "cipher": _cipher,
+    "key-derivation": _key_derivation,
+    "protocol-flags": _protocol_flags,
+    "compress": _compression("compress"),
+    "comp-lzo": _compression("comp-lzo"),
+    "auth-token": _auth_token,
+    "auth-token-user": _auth_token_user,
+}
+
+#: openvpn honours these; a tunnel without an operating system's interface has no use for them.
+UNUSED = frozenset(
+    {
+        "comp-noadapt", "dhcp-pre-release", "dhcp-release", "dhcp-renew", "echo", "ifconfig-noexec",
+        "ifconfig-nowarn", "ip-win32", "lladdr", "max-routes", "mute", "parameter", "persist-key",
+        "persist-local-ip", "persist-remote-ip", "persist-tun", "ping-timer-rem", "push-continuation",
+        "rcvbuf", "register-dns", "route-delay", "route-method", "route-metric", "session-timeout",
+        "setenv-safe", "shaper", "sndbuf", "socket-flags", "tap-sleep", "tun-ipv6", "verb",
+    }
+)  # fmt: skip
+
+#: Programs, files, and what was settled before the push.
+REFUSED = frozenset(
+    {
+        "auth", "auth-user-pass-verify", "ca", "cert", "client-connect", "client-disconnect", "config",
+        "data-ciphers", "data-ciphers-fallback", "dev", "down", "fragment", "iproute", "ipchange", "key",
+        "learn-address", "link-mtu", "local", "log", "log-append", "management", "ncp-ciphers", "pkcs12",
+        "plugin", "port", "proto", "remote", "route-pre-down", "route-up", "script-security", "secret",
+        "setenv", "status", "tls-auth", "tls-crypt", "tls-verify", "tmp-dir", "up", "writepid",
+    }
+)  # fmt: skip
