@@ -168,16 +168,18 @@ class TunResolver:
             return _Found(name, (literal,))
         if flags & stdlib.AI_NUMERICHOST:
             raise _gaierror(stdlib.EAI_NONAME)
+        if name.removesuffix(".").lower().rpartition(".")[2] == "localhost":
+            return _Found("localhost", _LOOPBACK)
+        empty: _Found | None = None
         for candidate in self._candidates(name):
-            if candidate.to_text(omit_final_dot=True).lower().rpartition(".")[2] == "localhost":
-                return _Found("localhost", _LOOPBACK)
             found = await self._addresses(candidate, family)
             if found.addresses:
                 return found
-            last = found
-        if last.exists:
-            return last
-        raise _gaierror(stdlib.EAI_NONAME)
+            if found.exists and empty is None:
+                empty = found
+        if empty is None:
+            raise _gaierror(stdlib.EAI_NONAME)
+        return empty
 
     def _candidates(self, name: str) -> list[dns.name.Name]:
         """The absolute names that ``name`` may mean, in the order to try them."""
