@@ -104,7 +104,8 @@ def test_dns_servers_by_priority() -> None:
     "option",
     [
         "ifconfig 10.8.0.2", "ifconfig 10.8.0.300 255.255.255.0", "ifconfig 224.0.0.1 255.0.0.0",
-        "ifconfig 0.0.0.0 255.0.0.0", "ifconfig-ipv6 fd00::1/200 fd00::2", "ifconfig-ipv6 :: ::1", "ifconfig-ipv6 fe80::1%eth0/64 ::1",
+        "ifconfig 0.0.0.0 255.0.0.0", "ifconfig-ipv6 fd00::1/200 fd00::2", "ifconfig-ipv6 :: ::1",
+        "ifconfig-ipv6 fe80::1%eth0/64 ::1",
         "dhcp-option DNS6 fe80::1%eth0", "topology ring",
         "route-gateway dhcp", "route-gateway x", "route 10.0.0.0 0.255.0.0", "route 10.0.0.0 255.0.255.0",
         "route example.com", "route", "route-ipv6 10.0.0.0/8", "dhcp-option DNS x", "dhcp-option DNS 0.0.0.0",
