@@ -138,7 +138,8 @@ class Reassembler:
 
     def __init__(self) -> None:
         self._partials: dict[int, _Partial] = {}
-        self._newest = 0
+        # The newest number seen; before the first fragment, which may have any, there is none.
+        self._newest: int | None = None
         #: Packets of which not all fragments came in time.
         self.given_up = 0
 
@@ -171,12 +172,13 @@ class Reassembler:
     def _partial(self, sequence: int, size: int) -> _Partial:
         """The packet ``sequence`` with fragments of ``size``; a different size means a new packet
         under an old number."""
-        ahead = (sequence - self._newest + SEQUENCES // 2) % SEQUENCES - SEQUENCES // 2
+        newest = sequence if self._newest is None else self._newest
+        ahead = (sequence - newest + SEQUENCES // 2) % SEQUENCES - SEQUENCES // 2
         if abs(ahead) >= MAX_PARTIAL:
             # Either very late or a peer that started over: there is no telling, so start over too.
             self._give_up(list(self._partials))
             self._newest = sequence
-        elif ahead > 0:
+        elif ahead > 0 or self._newest is None:
             self._newest = sequence
             self._give_up([old for old in self._partials if (sequence - old) % SEQUENCES >= MAX_PARTIAL])
         partial = self._partials.get(sequence)

@@ -204,3 +204,15 @@ def test_another_packet_under_the_same_number_replaces_the_first() -> None:
     pieces = Fragmenter().split(b"\1" * 120, 68)
     assert [reassembler.join_untrusted(piece, 0.0) for piece in pieces] == [None, b"\1" * 120]
     assert reassembler.given_up == 1
+
+
+@pytest.mark.parametrize("first_sequence", [0, 100, 130, 229, 250])
+def test_the_first_number_seen_may_be_any(first_sequence: int) -> None:
+    """And reordering around it loses nothing."""
+    reassembler = Reassembler()
+    fragmenter = Fragmenter(first_sequence)
+    early, late = [fragmenter.split(bytes([number]) * 100, 60) for number in range(4)][::3]
+    assert reassembler.join_untrusted(late[0], 0.0) is None
+    assert reassembler.join_untrusted(early[1], 0.0) is None
+    assert reassembler.join_untrusted(late[1], 0.0) == bytes([3]) * 100
+    assert reassembler.join_untrusted(early[0], 0.0) == bytes(100)
