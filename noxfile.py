@@ -77,7 +77,7 @@ def typecheck(session: nox.Session) -> None:
     """mypy --strict, and pyright's opinion of the public face."""
     session.install("-e", ".", *group("types"), *group("test"))
     session.run("mypy")
-    session.run("pyright")
+    session.run("pyright", "-p", "tests/typing")
 
 
 @nox.session(python=PYTHON)
