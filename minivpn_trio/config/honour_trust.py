@@ -258,8 +258,27 @@ def _remote_cert_ku(draft: Draft, statement: Statement) -> None:
     draft.values["remote_cert_ku"] = tuple(usages)
 
 
+_OID = re.compile(r"([01]\.[1-3]?[0-9]|2\.[1-9]?[0-9]{1,8})(\.(0|[1-9][0-9]{0,8})){1,20}")
+#: OpenSSL's long and short names of purposes, lower case.
+_PURPOSES = frozenset(
+    {
+        "tls web server authentication",
+        "serverauth",
+        "tls web client authentication",
+        "clientauth",
+        "code signing",
+        "codesigning",
+        "e-mail protection",
+        "emailprotection",
+    }
+)
+
+
 def _remote_cert_eku(draft: Draft, statement: Statement) -> None:
-    draft.values["remote_cert_eku"] = statement.values[0]
+    purpose = statement.values[0]
+    if purpose.lower() not in _PURPOSES and not _OID.fullmatch(purpose):
+        raise BadValue("the name of a purpose, such as 'TLS Web Server Authentication', or an OID is wanted")
+    draft.values["remote_cert_eku"] = purpose
 
 
 def _verify_x509_name(draft: Draft, statement: Statement) -> None:

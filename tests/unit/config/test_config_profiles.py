@@ -384,6 +384,24 @@ def test_tls_settings_at_odds() -> None:
     assert complaints("crl-verify crls dir\n")
 
 
+def test_purposes() -> None:
+    for name in ("TLS Web Server Authentication", "serverAuth", "1.3.6.1.5.5.7.3.1"):
+        assert config_of(f"remote-cert-eku '{name}'\n").remote_cert_eku == name
+    for name in ("anything", "1.", "3.1.1", "1.40.1", "1.3.01"):
+        assert complaints(f"remote-cert-eku {name}\n")[0][:2] == (LINE, "remote-cert-eku")
+
+
+def test_a_pkcs12_bundle_is_identity_and_ca(tmp_path: Path) -> None:
+    (tmp_path / "me.p12").write_bytes(b"\x30\x03")
+    text = "client\ndev tun\nremote a\nremote-cert-tls server\n"
+    profile = parse_profile(f"{text}pkcs12 me.p12\n".encode(), base=tmp_path)
+    assert profile.diagnostics == ()
+    profile.partial.validate()
+    inline = parse_profile(f"{text}<pkcs12>\nMAM=\n</pkcs12>\n".encode())
+    assert inline.partial.pkcs12 == profile.partial.pkcs12 == b"\x30\x03"
+    assert parse_profile(f"{text}<pkcs12>\nM\n</pkcs12>\n".encode()).errors[0].directive == "pkcs12"
+
+
 # -- credentials and files -------------------------------------------------------------------
 
 
