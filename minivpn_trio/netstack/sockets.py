@@ -294,7 +294,7 @@ class TunSocket(trio.socket.SocketType):
         if self._bound is not None or self._connection is not None or self._endpoint is not None:
             raise _os_error(errno.EINVAL)
         if self._type == stdlib.SOCK_DGRAM:
-            self._open_endpoint(local)
+            self._open_endpoint((local[0] or self._own_address(errno.EADDRNOTAVAIL), local[1]))
         self._bound = local
 
     def listen(self, backlog: int = 128) -> None:
@@ -305,7 +305,8 @@ class TunSocket(trio.socket.SocketType):
         if self._connection is not None:
             raise _os_error(errno.EINVAL)
         if self._listener is None:
-            local = self._bound or (None, 0)
+            host, port = self._bound or (None, 0)
+            local = (host or self._own_address(errno.EADDRNOTAVAIL), port)
             stack = self._pump.stack
             self._listener = self._pump.run(stack.listen_tcp, local, trio.current_time(), min(max(backlog, 1), 128))
             self._listener.on_change = self._on_change
@@ -353,9 +354,8 @@ class TunSocket(trio.socket.SocketType):
         assert host is not None
         local = None
         if self._bound is not None:
-            stack = self._pump.stack
             own, own_port = self._bound
-            local = (own if own is not None else stack.source_for(host), own_port)
+            local = (own or self._own_address(errno.ENETUNREACH), own_port)
         try:
             connection = self._pump.run(self._pump.stack.connect_tcp, (host, port), trio.current_time(), local)
             self._adopt(connection)
@@ -377,6 +377,7 @@ class TunSocket(trio.socket.SocketType):
         self, local: tuple[Address | None, int] | None = None, remote: tuple[Address, int] | None = None
     ) -> UdpEndpoint:
         if self._endpoint is None:
+            local = local or (self._own_address(errno.ENETUNREACH), 0)
             self._endpoint = self._pump.stack.open_udp(local, remote)
             self._endpoint.on_change = self._on_change
             self._endpoint.ttl = self._ttl()
@@ -493,19 +494,17 @@ class TunSocket(trio.socket.SocketType):
         return len(data), sender
 
     async def _next_datagram(self) -> tuple[bytes, tuple[Address, int]]:
-        width = 4 if self._family == stdlib.AF_INET else 16
         with self._receiving:
             await trio.lowlevel.checkpoint()
             self._check_open()
             endpoint = self._open_endpoint()
             while True:
                 item = endpoint.recvfrom()
-                if item is not None and len(item[1][0]) == width:
+                if item is not None:
                     return item
                 if self._shut_read:
                     raise _os_error(errno.ESHUTDOWN)
-                if item is None:
-                    await self._wait(self._readers)
+                await self._wait(self._readers)
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -605,6 +604,14 @@ class TunSocket(trio.socket.SocketType):
         if connection is None or not (connection.connected or connection.error is not None):
             raise _os_error(errno.ENOTCONN)
         return connection
+
+    def _own_address(self, otherwise: int) -> Address:
+        """The tunnel's address of our family; what a wildcard stands for, so that a port of each family is its own."""
+        width = 4 if self._family == stdlib.AF_INET else 16
+        for address in self._pump.stack.addresses:
+            if len(address) == width:
+                return address
+        raise _os_error(otherwise)
 
     def _take_error(self) -> int:
         source = self._connection or self._endpoint
