@@ -87,7 +87,6 @@ class SessionMachine(ABC):
         *,
         config: TunnelConfig,
         rng: RandomBytes,
-        now: float,
         local_session_id: Callable[[], SessionID],
         remote_session_id: Callable[[], SessionID | None],
         context: TLSContext,
@@ -101,7 +100,6 @@ class SessionMachine(ABC):
         self._context = context
         self._unix_time = unix_time
         self._tracer = tracer
-        self._created = now
         #: How far the first key came; GENERATED_KEYS ever after, ERROR once the session is over.
         self.state = SessionState.UNDEF
         #: Keys renegotiated so far.

@@ -62,8 +62,10 @@ def peer_info(config: TunnelConfig, features: ProtoFlag = CLIENT_FEATURES) -> st
     if not config.pull:
         features &= ~ProtoFlag.REQUEST_PUSH
     lines.append(("IV_PROTO", str(int(features))))
-    if config.compression != "none":
-        lines += [("IV_LZO_STUB", "1"), ("IV_COMP_STUB", "1"), ("IV_COMP_STUBv2", "1")]
+    # The framings of compression that we can be switched to; nothing is ever compressed in them.
+    # 2.6 sends these whatever is configured, and a server that migrates away from compression
+    # pushes a framing only to clients that do.
+    lines += [("IV_LZO_STUB", "1"), ("IV_COMP_STUB", "1"), ("IV_COMP_STUBv2", "1")]
     lines += config.peer_info
     return "".join(f"{name}={value}\n" for name, value in lines)
 

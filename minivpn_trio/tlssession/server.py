@@ -93,7 +93,6 @@ class ServerTlsSession(SessionMachine):
         super().__init__(
             config=config,
             rng=rng,
-            now=now,
             local_session_id=local_session_id,
             remote_session_id=remote_session_id,
             context=context or TLSContext(config, Role.SERVER, client_certificate=policy.client_certificate),
@@ -106,8 +105,7 @@ class ServerTlsSession(SessionMachine):
         self._admit_at: float | None = None
         self._refused = False
         self._tokens: list[str] = []
-        #: What the client said of itself; None before its key method 2. The password is gone
-        #: once keys are made.
+        #: What the client said for its newest key, its password included; None before that.
         self.client: KeyMethod2 | None = None
         #: Its peer info, by name.
         self.client_info: dict[str, str] = {}

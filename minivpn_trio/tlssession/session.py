@@ -55,7 +55,8 @@ class TlsSession(SessionMachine):
     MTU arithmetic need. ``unix_time`` says as of when certificates are judged
     (None: the system's clock). ``context`` may be shared between sessions of
     one configuration; without it the certificates are parsed here, which
-    raises ConfigError where they cannot be used.
+    raises ConfigError where they cannot be used. Nothing is timed before
+    ``start``, so ``now`` is only there to make all cores alike.
     """
 
     role = Role.CLIENT
@@ -80,7 +81,6 @@ class TlsSession(SessionMachine):
         super().__init__(
             config=config,
             rng=rng,
-            now=now,
             local_session_id=local_session_id,
             remote_session_id=remote_session_id,
             context=context or TLSContext(config, Role.CLIENT),

@@ -17,6 +17,7 @@ from minivpn_trio.errors import (
     ConnectError,
     DropReason,
     HandshakeTimeout,
+    MiniVPNError,
     Stage,
     TLSVerificationError,
     TunnelClosed,
@@ -150,6 +151,27 @@ def test_key_method_2_and_messages_in_many_records(sizes: list[int]) -> None:
     assert pair.client.error is None
     assert mirrored(pair.client.keys[0], pair.server.keys[0])
     assert pair.client.ups
+
+
+@settings(max_examples=40)
+@given(place=st.integers(0, 12_000), flip=st.integers(1, 255), version=st.sampled_from(["1.2", "1.3"]))
+def test_a_byte_that_changes_on_the_way(place: int, flip: int, version: str) -> None:
+    passed = 0
+
+    def corrupt(data: bytes) -> list[bytes]:
+        nonlocal passed
+        here, passed = place - passed, passed + len(data)
+        if 0 <= here < len(data):
+            data = data[:here] + bytes([data[here] ^ flip]) + data[here + 1 :]
+        return [data]
+
+    pair = Pair(client_config(tls_version_max=version), cut=corrupt).start().advance(100.0)
+    # Either it did no harm or both ends end with an error of ours; no keys differ in silence.
+    assert all(error is None or isinstance(error, MiniVPNError) for error in (pair.client.error, pair.server.error))
+    for both in zip(pair.client.keys, pair.server.keys, strict=False):
+        assert mirrored(*both)
+    if place >= passed:
+        assert pair.client.error is None
 
 
 def test_push_in_several_messages() -> None:
