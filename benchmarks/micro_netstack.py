@@ -41,14 +41,18 @@ def calibrate() -> float:
 
 def pair() -> tuple[World, TcpConnection, TcpConnection]:
     """An established connection with windows wide open."""
-    settings = TcpSettings(receive_buffer=4 << 20, send_buffer=8 << 20, initial_window_segments=200, initial_ssthresh_segments=None)
+    settings = TcpSettings(
+        receive_buffer=4 << 20, send_buffer=8 << 20, initial_window_segments=200, initial_ssthresh_segments=None
+    )
     world = World(up=Link(delay=0.0001), down=Link(delay=0.0001), settings_a=settings, settings_b=settings, mtu=1400)
     ours, theirs = world.connect()
     world.idle(1.0)
     return world, ours, theirs
 
 
-def trains(world: World, source: TcpConnection, stack: Stack, sink_stack: Stack, sink: TcpConnection) -> list[list[bytes]]:
+def trains(
+    world: World, source: TcpConnection, stack: Stack, sink_stack: Stack, sink: TcpConnection
+) -> list[list[bytes]]:
     """Ready-made bursts of segments from ``source``."""
     payload, result = os.urandom(65536), []
     while len(result) < TRAINS:

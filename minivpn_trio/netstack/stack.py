@@ -281,8 +281,10 @@ class Stack:
         def usable(candidate: int) -> bool:
             key = address + own + port.to_bytes(2, "big") + candidate.to_bytes(2, "big")
             return not (
-                key in self._connections or key in self._time_wait
-                or (own, candidate) in self._listeners or (None, candidate) in self._listeners
+                key in self._connections
+                or key in self._time_wait
+                or (own, candidate) in self._listeners
+                or (None, candidate) in self._listeners
             )
 
         if not own_port:
@@ -325,8 +327,14 @@ class Stack:
     def _make_connection(self, local: Endpoint, remote: Endpoint, now: float) -> TcpConnection:
         key = remote[0] + local[0] + remote[1].to_bytes(2, "big") + local[1].to_bytes(2, "big")
         return TcpConnection(
-            self, local=local, remote=remote, iss=self._numbering.initial_sequence(key, now),
-            mss=self.mss_to(remote[0]), ts_offset=self._numbering.timestamp_offset(key), settings=self.settings, now=now,
+            self,
+            local=local,
+            remote=remote,
+            iss=self._numbering.initial_sequence(key, now),
+            mss=self.mss_to(remote[0]),
+            ts_offset=self._numbering.timestamp_offset(key),
+            settings=self.settings,
+            now=now,
         )
 
     def mss_to(self, remote: Address) -> int:
@@ -413,8 +421,12 @@ class Stack:
         self._time_wait.add(
             connection.key,
             TimeWait(
-                connection.sender.nxt & MASK, receiver.nxt & MASK, window, connection.timestamp_offset,
-                connection.timestamp_recent, self._now + self.settings.time_wait,
+                connection.sender.nxt & MASK,
+                receiver.nxt & MASK,
+                window,
+                connection.timestamp_offset,
+                connection.timestamp_recent,
+                self._now + self.settings.time_wait,
             ),
         )
 
@@ -427,9 +439,7 @@ class Stack:
 
     # --- UDP ---
 
-    def open_udp(
-        self, local: tuple[Address | None, int] | None = None, remote: Endpoint | None = None
-    ) -> UdpEndpoint:
+    def open_udp(self, local: tuple[Address | None, int] | None = None, remote: Endpoint | None = None) -> UdpEndpoint:
         """A UDP port, connected to ``remote`` if given. Raises OSError as ``bind_udp`` does."""
         return UdpEndpoint(self, local, remote)
 
@@ -453,7 +463,9 @@ class Stack:
                 address = source
         if not port:
             other, other_port = remote or (b"", 0)
-            port = self._numbering.port(address or b"", other, other_port, lambda p: not self._udp_bound(address, p)) or 0
+            port = (
+                self._numbering.port(address or b"", other, other_port, lambda p: not self._udp_bound(address, p)) or 0
+            )
         if not port or self._udp_bound(address, port):
             raise os_error(errno.EADDRINUSE)
         self._udp[address, port] = handler
@@ -609,9 +621,7 @@ class Stack:
         """The tunnel is up (again), perhaps with other addresses or another MTU. What was bound to an address that is gone fails."""
         self._now = now
         self._failure = None
-        self._addresses = tuple(
-            interface.ip.packed for interface in (info.ipv4, info.ipv6) if interface is not None
-        )
+        self._addresses = tuple(interface.ip.packed for interface in (info.ipv4, info.ipv6) if interface is not None)
         self.mtu = info.mtu
         self._mss = {4: info.mss_ipv4, 16: info.mss_ipv6}
         self._path_mtus.clear()

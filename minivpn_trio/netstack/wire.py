@@ -99,7 +99,9 @@ class SegmentBuilder:
         self._ports = model[self._ip_size : self._ip_size + 4]
         #: The parts of the TCP checksum that never change.
         self._sum = (
-            int.from_bytes(addresses, "big") + int.from_bytes(self._ports, "big") + _TCP
+            int.from_bytes(addresses, "big")
+            + int.from_bytes(self._ports, "big")
+            + _TCP
             + (_TIMESTAMP_SUM if timestamps else 0)
         ) % 65535
         if ipv4:
@@ -133,8 +135,15 @@ class SegmentBuilder:
         return self._head
 
     def build(
-        self, seq: int, ack: int, flags: int, window: int, tsval: int, tsecr: int,
-        payload: bytes = b"", options: bytes = b"",
+        self,
+        seq: int,
+        ack: int,
+        flags: int,
+        window: int,
+        tsval: int,
+        tsecr: int,
+        payload: bytes = b"",
+        options: bytes = b"",
     ) -> bytes:
         """One segment. Numbers as on the wire; ``options`` (a multiple of four octets) follow the timestamps."""
         body = options + payload
@@ -145,9 +154,13 @@ class SegmentBuilder:
         head = self.head(self._header_size + size)
         if self._timestamps:
             checksum = -(total + tsval + tsecr) % 65535
-            return head + _NUMBERS_AND_TIMESTAMPS.pack(
-                seq, ack, offset_and_flags, window, checksum, 0, TIMESTAMP_PREFIX, tsval, tsecr
-            ) + body
+            return (
+                head
+                + _NUMBERS_AND_TIMESTAMPS.pack(
+                    seq, ack, offset_and_flags, window, checksum, 0, TIMESTAMP_PREFIX, tsval, tsecr
+                )
+                + body
+            )
         return head + _NUMBERS.pack(seq, ack, offset_and_flags, window, -total % 65535, 0) + body
 
     def build_train(
@@ -182,9 +195,7 @@ class SegmentBuilder:
             if timestamps:
                 append(
                     head
-                    + pack_timestamps(
-                        seq, ack, offset_and_flags, window, checksum, 0, TIMESTAMP_PREFIX, tsval, tsecr
-                    )
+                    + pack_timestamps(seq, ack, offset_and_flags, window, checksum, 0, TIMESTAMP_PREFIX, tsval, tsecr)
                     + payload
                 )
             else:

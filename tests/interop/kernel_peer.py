@@ -104,7 +104,9 @@ def _child(channel: socket.socket, congestion: bytes) -> None:
 class KernelWorld:
     """A Stack in front of a kernel, in real time. ``delay`` (seconds, one way), ``loss`` and ``reorder`` hold for both directions."""
 
-    def __init__(self, tun: int, *, delay: float, loss: float, reorder: float, settings: TcpSettings | None, seed: int) -> None:
+    def __init__(
+        self, tun: int, *, delay: float, loss: float, reorder: float, settings: TcpSettings | None, seed: int
+    ) -> None:
         self.random = random.Random(seed)
         self.stack = Stack(
             addresses=(OURS, OURS6), mtu=MTU, rng=self.random.randbytes, now=time.monotonic(), settings=settings
@@ -180,7 +182,12 @@ class KernelWorld:
 
 @contextmanager
 def kernel_world(
-    *, delay: float = 0.0, loss: float = 0.0, reorder: float = 0.0, settings: TcpSettings | None = None, seed: int = 1,
+    *,
+    delay: float = 0.0,
+    loss: float = 0.0,
+    reorder: float = 0.0,
+    settings: TcpSettings | None = None,
+    seed: int = 1,
     congestion: bytes = b"cubic",
 ) -> Iterator[KernelWorld]:
     """A fresh namespace with a kernel in it, gone afterwards."""

@@ -56,7 +56,9 @@ def test_echo(delay: float, loss: float, reorder: float, size: int, remote: byte
         assert set(world.stack.drops) <= {DropReason.BAD_ADDRESS}
 
 
-@pytest.mark.parametrize("settings", [TcpSettings(sack=False), TcpSettings(timestamps=False)], ids=["no sack", "no timestamps"])
+@pytest.mark.parametrize(
+    "settings", [TcpSettings(sack=False), TcpSettings(timestamps=False)], ids=["no sack", "no timestamps"]
+)
 def test_echo_without(settings: TcpSettings) -> None:
     with kernel_world(delay=0.002, loss=0.02, settings=settings) as world:
         assert exchange(world, dial(world, ECHO), DATA[:300_000], 60) == DATA[:300_000]

@@ -41,13 +41,25 @@ class World:
     """Two stacks, ``a`` and ``b``, and time."""
 
     def __init__(
-        self, *, seed: int = 1, mtu: int = 1400, up: Link | None = None, down: Link | None = None, now: float = 1000.0,
-        settings_a: TcpSettings | None = None, settings_b: TcpSettings | None = None, limits: Limits | None = None,
+        self,
+        *,
+        seed: int = 1,
+        mtu: int = 1400,
+        up: Link | None = None,
+        down: Link | None = None,
+        now: float = 1000.0,
+        settings_a: TcpSettings | None = None,
+        settings_b: TcpSettings | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.random = random.Random(seed)
         self.now = now
-        self.a = Stack(addresses=(A4, A6), mtu=mtu, rng=self.random.randbytes, now=now, settings=settings_a, limits=limits)
-        self.b = Stack(addresses=(B4, B6), mtu=mtu, rng=self.random.randbytes, now=now, settings=settings_b, limits=limits)
+        self.a = Stack(
+            addresses=(A4, A6), mtu=mtu, rng=self.random.randbytes, now=now, settings=settings_a, limits=limits
+        )
+        self.b = Stack(
+            addresses=(B4, B6), mtu=mtu, rng=self.random.randbytes, now=now, settings=settings_b, limits=limits
+        )
         self.links = {"a": up or Link(), "b": down or Link()}
         self.wire: list[tuple[float, int, str, bytes]] = []
         self.order = count()
@@ -155,7 +167,14 @@ class Transfer:
     """One direction of a connection: writes ``data`` at one end, reads it at the other."""
 
     def __init__(
-        self, world: World, source: TcpConnection, sink: TcpConnection, data: bytes, *, chunk: int = 65536, read: int = 1 << 20,
+        self,
+        world: World,
+        source: TcpConnection,
+        sink: TcpConnection,
+        data: bytes,
+        *,
+        chunk: int = 65536,
+        read: int = 1 << 20,
         finish: bool = True,
     ) -> None:
         self.world, self.source, self.sink = world, source, sink

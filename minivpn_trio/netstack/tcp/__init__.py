@@ -1,0 +1,1 @@
+"""TCP, one idea a file; connection.py puts them together."""

@@ -128,16 +128,61 @@ class TcpConnection:
     """
 
     __slots__ = (
-        "_ack_deadline", "_ack_now", "_builder", "_challenged_at", "_changed", "_closed_by_owner", "_early_acks",
-        "_handshake_deadline", "_handshake_sent_at", "_handshake_tries", "_heard_at", "_keepalive_deadline", "_keepalive_probes", "_last_ack",
-        "_linger_deadline", "_model", "_mss_limit", "_network", "_offset", "_quick_acks", "_settings", "_snd_scale",
-        "_timestamps", "_ts_offset", "_ts_recent", "_ts_recent_at", "_unacked", "active", "deadline", "error", "inbox",
-        "iss", "keepalive", "key", "local", "on_change", "path_mss", "receiver", "remote", "scheduled", "sender", "state",
+        "_ack_deadline",
+        "_ack_now",
+        "_builder",
+        "_challenged_at",
+        "_changed",
+        "_closed_by_owner",
+        "_early_acks",
+        "_handshake_deadline",
+        "_handshake_sent_at",
+        "_handshake_tries",
+        "_heard_at",
+        "_keepalive_deadline",
+        "_keepalive_probes",
+        "_last_ack",
+        "_linger_deadline",
+        "_model",
+        "_mss_limit",
+        "_network",
+        "_offset",
+        "_quick_acks",
+        "_settings",
+        "_snd_scale",
+        "_timestamps",
+        "_ts_offset",
+        "_ts_recent",
+        "_ts_recent_at",
+        "_unacked",
+        "active",
+        "deadline",
+        "error",
+        "inbox",
+        "iss",
+        "keepalive",
+        "key",
+        "local",
+        "on_change",
+        "path_mss",
+        "receiver",
+        "remote",
+        "scheduled",
+        "sender",
+        "state",
     )
 
     def __init__(
-        self, network: Network, *, local: tuple[Address, int], remote: tuple[Address, int], iss: int, mss: int,
-        ts_offset: int, settings: TcpSettings, now: float,
+        self,
+        network: Network,
+        *,
+        local: tuple[Address, int],
+        remote: tuple[Address, int],
+        iss: int,
+        mss: int,
+        ts_offset: int,
+        settings: TcpSettings,
+        now: float,
     ) -> None:
         #: (address, port) of both ends.
         self.local = local
@@ -171,11 +216,13 @@ class TcpConnection:
         self._ts_recent = 0
         self._ts_recent_at = now
         self._snd_scale = 0
-        rto = RetransmissionTimeout(
-            initial=settings.rto_initial, floor=settings.rto_min, ceiling=settings.rto_max
-        )
+        rto = RetransmissionTimeout(initial=settings.rto_initial, floor=settings.rto_min, ceiling=settings.rto_max)
         self.sender = Sender(
-            iss, mss=mss, settings=settings, rto=rto, sack=False,
+            iss,
+            mss=mss,
+            settings=settings,
+            rto=rto,
+            sack=False,
             congestion=ALGORITHMS[settings.congestion](
                 mss, settings.initial_window_segments, settings.initial_ssthresh_segments
             ),
@@ -401,7 +448,7 @@ class TcpConnection:
                 regular = self._timestamps and receiver.fin is None and not self._closed_by_owner
             size = len(packet) - payload_at
             if regular and size >= 0:
-                seq, ack, bits, window, option, tsval, tsecr = unpack(packet, offset)
+                seq, ack, bits, window, option, tsval, _ = unpack(packet, offset)
                 if (
                     bits & _PLAIN_MASK == _PLAIN
                     and option == TIMESTAMP_PREFIX
@@ -413,7 +460,7 @@ class TcpConnection:
                             if advance > best or (advance == best and window != window_field):
                                 best, best_window, best_seq = advance, window, nxt
                             if seq == last_ack:
-                                self._ts_recent, self._ts_recent_at = recent, _ = tsval, now
+                                self._ts_recent, self._ts_recent_at, recent = tsval, now, tsval
                             if size:
                                 chunks.append(packet[payload_at:])
                                 received += size
@@ -426,7 +473,7 @@ class TcpConnection:
                             self._deliver(chunks, received)
                             chunks, received = [], 0
                         if seq == last_ack:
-                            self._ts_recent, self._ts_recent_at = recent, _ = tsval, now
+                            self._ts_recent, self._ts_recent_at, recent = tsval, now, tsval
                         self._take_early(nxt + ((seq - wire_nxt) & MASK), packet[payload_at:])
                         nxt = receiver.nxt
                         wire_nxt = nxt & MASK
@@ -515,8 +562,14 @@ class TcpConnection:
             self._handle_in_syn_sent(segment, now)
         elif self.state is not TcpState.CLOSED:
             self._handle_data(
-                segment.seq, segment.ack, segment.flags, segment.window, segment.timestamps, segment.sack_blocks,
-                segment.payload, now,
+                segment.seq,
+                segment.ack,
+                segment.flags,
+                segment.window,
+                segment.timestamps,
+                segment.sack_blocks,
+                segment.payload,
+                now,
             )
 
     def _handle_in_syn_sent(self, segment: TcpSegment, now: float) -> None:
@@ -598,8 +651,15 @@ class TcpConnection:
         self._network.established(self)
 
     def _handle_data(
-        self, wire_seq: int, wire_ack: int, flags: int, window: int, timestamps: tuple[int, int] | None,
-        blocks: tuple[tuple[int, int], ...], payload: bytes, now: float,
+        self,
+        wire_seq: int,
+        wire_ack: int,
+        flags: int,
+        window: int,
+        timestamps: tuple[int, int] | None,
+        blocks: tuple[tuple[int, int], ...],
+        payload: bytes,
+        now: float,
     ) -> None:
         """RFC 9293, 3.10.7.4, in its order, for any state but SYN-SENT; with RFC 5961 and RFC 7323."""
         receiver, sender = self.receiver, self.sender
@@ -649,8 +709,15 @@ class TcpConnection:
             self._take_payload(seq, payload, flags & FIN, now)
 
     def _handle_outside(
-        self, seq: Position, end: Position, wire_ack: int, flags: int, window: int, blocks: tuple[tuple[int, int], ...],
-        payload: bytes, now: float,
+        self,
+        seq: Position,
+        end: Position,
+        wire_ack: int,
+        flags: int,
+        window: int,
+        blocks: tuple[tuple[int, int], ...],
+        payload: bytes,
+        now: float,
     ) -> None:
         """A segment outside of the window: a duplicate, a probe, or an attack. It is answered, rarely if it is
         empty, so that two confused peers do not answer each other for ever."""
@@ -710,7 +777,13 @@ class TcpConnection:
         return True
 
     def _take_ack(
-        self, ack: Position, window: int, seq: Position, blocks: tuple[tuple[Position, Position], ...], empty: bool, now: float
+        self,
+        ack: Position,
+        window: int,
+        seq: Position,
+        blocks: tuple[tuple[Position, Position], ...],
+        empty: bool,
+        now: float,
     ) -> None:
         sender = self.sender
         if sender.handle_ack(ack, window, seq, blocks, empty, now):
@@ -885,14 +958,20 @@ class TcpConnection:
         assert builder is not None
         self._network.emit(
             builder.build(
-                (self.sender.una - 1) & MASK, self.receiver.nxt & MASK, ACK, self.receiver.take_window(),
-                self._tsval(now), self._ts_recent,
+                (self.sender.una - 1) & MASK,
+                self.receiver.nxt & MASK,
+                ACK,
+                self.receiver.take_window(),
+                self._tsval(now),
+                self._ts_recent,
             )
         )
 
     def _send_reset(self, now: float) -> None:
         if self._builder is None:
-            self._network.emit(self._network.build(self._bare(self.sender.nxt & MASK, self.receiver.nxt & MASK, RST | ACK)))
+            self._network.emit(
+                self._network.build(self._bare(self.sender.nxt & MASK, self.receiver.nxt & MASK, RST | ACK))
+            )
             return
         self._network.emit(
             self._builder.build(
@@ -918,7 +997,9 @@ class TcpConnection:
         self._handshake_deadline = now + self._settings.rto_initial * 2 ** (self._handshake_tries - 1)
 
     def _bare(self, seq: int, ack: int, flags: int) -> TcpSegment:
-        return TcpSegment(self.local[0], self.remote[0], self.local[1], self.remote[1], seq & MASK, ack & MASK, flags, 0)
+        return TcpSegment(
+            self.local[0], self.remote[0], self.local[1], self.remote[1], seq & MASK, ack & MASK, flags, 0
+        )
 
     def _tsval(self, now: float) -> int:
         return (int(now * 1000) + self._ts_offset) & MASK
@@ -967,7 +1048,11 @@ class TcpConnection:
 
     def _arm(self) -> None:
         deadline = min(
-            self.sender.deadline, self._ack_deadline, self._handshake_deadline, self._linger_deadline, self._keepalive_deadline
+            self.sender.deadline,
+            self._ack_deadline,
+            self._handshake_deadline,
+            self._linger_deadline,
+            self._keepalive_deadline,
         )
         self.deadline = deadline
         if deadline < self.scheduled:

@@ -29,8 +29,25 @@ class Receiver:
     """Positions are unwrapped sequence numbers, sizes bytes."""
 
     __slots__ = (
-        "_copied", "_duplicate", "_ends", "_measured_at", "_news", "_pieces", "_reported", "_starts", "capacity",
-        "capacity_max", "chunks", "early", "edge", "finished", "fin", "mss", "nxt", "queued", "scale",
+        "_copied",
+        "_duplicate",
+        "_ends",
+        "_measured_at",
+        "_news",
+        "_pieces",
+        "_reported",
+        "_starts",
+        "capacity",
+        "capacity_max",
+        "chunks",
+        "early",
+        "edge",
+        "fin",
+        "finished",
+        "mss",
+        "nxt",
+        "queued",
+        "scale",
     )
 
     def __init__(self, nxt: Position, *, capacity: int, capacity_max: int, scale: int, mss: int, now: float) -> None:

@@ -32,13 +32,44 @@ class Sender:
     """Positions are unwrapped sequence numbers, sizes bytes, times seconds."""
 
     __slots__ = (
-        "_allowance", "_buffer", "_duplicates", "_head_offset", "_last_sent", "_override", "_probing", "_recovery_point",
-        "_retransmit_now", "_settings", "board", "buffered", "congestion", "deadline", "fin", "fin_sent", "max_window", "mss", "nxt", "retries",
-        "retransmissions", "rto", "sack", "timeouts", "una", "window", "wl1", "wl2",
+        "_allowance",
+        "_buffer",
+        "_duplicates",
+        "_head_offset",
+        "_last_sent",
+        "_override",
+        "_probing",
+        "_recovery_point",
+        "_retransmit_now",
+        "_settings",
+        "board",
+        "buffered",
+        "congestion",
+        "deadline",
+        "fin",
+        "fin_sent",
+        "max_window",
+        "mss",
+        "nxt",
+        "retransmissions",
+        "retries",
+        "rto",
+        "sack",
+        "timeouts",
+        "una",
+        "window",
+        "wl1",
+        "wl2",
     )
 
     def __init__(
-        self, iss: Position, *, mss: int, settings: TcpSettings, congestion: CongestionControl, rto: RetransmissionTimeout,
+        self,
+        iss: Position,
+        *,
+        mss: int,
+        settings: TcpSettings,
+        congestion: CongestionControl,
+        rto: RetransmissionTimeout,
         sack: bool,
     ) -> None:
         #: The first unacknowledged position, and the next one to send.
@@ -100,7 +131,13 @@ class Sender:
     # --- acknowledgements ---
 
     def handle_ack(
-        self, ack: Position, window: int, seq: Position, blocks: tuple[tuple[Position, Position], ...], empty: bool, now: float
+        self,
+        ack: Position,
+        window: int,
+        seq: Position,
+        blocks: tuple[tuple[Position, Position], ...],
+        empty: bool,
+        now: float,
     ) -> int:
         """An acceptable acknowledgement (una - max_window <= ack <= nxt) in a segment at ``seq`` that was ``empty`` or not.
 
@@ -180,8 +217,9 @@ class Sender:
         elif self._recovery_point is None:
             found = self._duplicates == 3 and board.lose_first()
         else:
-            # RFC 6582: a partial acknowledgement names the next hole.
+            # RFC 6582: a partial acknowledgement names the next hole, which goes out at once.
             found = acked > 0 and board.lose_first()
+            self._retransmit_now = self._retransmit_now or found
         if found and self._recovery_point is None:
             self._recovery_point = self.nxt
             self._retransmit_now = True

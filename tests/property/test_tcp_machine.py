@@ -1,0 +1,271 @@
+"""Two TCPs, an adversarial link, and hypothesis choosing what happens next.
+
+Rules write, read, shut down, deliver, lose, repeat, reorder, cut segments anew with
+overlaps, lose pure acknowledgements, let time pass, and inject blind forgeries.
+Invariants hold after every step; at the end the link heals, everything must be delivered
+without a FIN's help, and then both sides close in order.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "simulation"))
+
+from tcp_world import World
+
+from minivpn_trio.netstack import scapy_wire
+from minivpn_trio.netstack.packets import ACK, FIN, RST, SYN, TcpSegment
+from minivpn_trio.netstack.tcp.connection import TcpConnection, TcpState
+from minivpn_trio.netstack.tcp.settings import TcpSettings
+
+STREAM = random.Random(99).randbytes(1 << 20)
+MASK = 0xFFFFFFFF
+SIDES = st.sampled_from(["a", "b"])
+
+
+class TcpMachine(RuleBasedStateMachine):
+    """``a`` opened, ``b`` accepted; packets in flight lie in ``wire`` until a rule does something with them."""
+
+    @initialize(
+        seed=st.integers(0, 1 << 16),
+        receive=st.sampled_from([600, 3000, 65_535, 200_000]),
+        send=st.sampled_from([2000, 100_000]),
+        sack=st.booleans(),
+        timestamps=st.booleans(),
+        prefill=st.integers(0, 60_000),
+        offset=st.sampled_from([0, 2**32 - 5000]),
+    )
+    def connect(
+        self, seed: int, receive: int, send: int, sack: bool, timestamps: bool, prefill: int, offset: int
+    ) -> None:
+        """The handshake, and something to do."""
+        chosen = TcpSettings(
+            receive_buffer=receive, receive_buffer_max=receive * 4, send_buffer=send, sack=sack, timestamps=timestamps
+        )
+        self.world = World(seed=seed, mtu=576, settings_a=chosen)
+        for stack in (self.world.a, self.world.b):
+            if offset:
+                stack._numbering.initial_sequence = lambda *args: offset  # type: ignore[method-assign]
+        ours, theirs = self.world.connect()
+        self.world.idle(1.0)
+        self.ends: dict[str, TcpConnection] = {"a": ours, "b": theirs}
+        self.stacks = {"a": self.world.a, "b": self.world.b}
+        self.written = {"a": 0, "b": 0}
+        self.read_so_far = {"a": 0, "b": 0}
+        self.una = {name: end.sender.una for name, end in self.ends.items()}
+        self.edge: dict[str, int] = {}
+        self.shut: set[str] = set()
+        self.wire: list[tuple[str, bytes]] = []
+        for name in self.ends:
+            self._write(name, prefill)
+
+    def _write(self, name: str, size: int) -> None:
+        start = self.written[name]
+        accepted = self.ends[name].write(STREAM[start : start + size], self.world.now)
+        self.written[name] = start + accepted
+
+    def _collect(self) -> None:
+        for name, stack in self.stacks.items():
+            for packet in stack.take_output(10_000):
+                self.wire.append((name, packet))
+                self._watch_edge(name, packet)
+
+    def _watch_edge(self, name: str, packet: bytes) -> None:
+        segment = scapy_wire.parse_untrusted(packet)
+        assert isinstance(segment, TcpSegment)
+        assert len(segment.payload) <= 576 - 40
+        if segment.flags & (SYN | RST):
+            return
+        scale = self.ends[name].receiver.scale
+        nxt = self.ends[name].receiver.nxt
+        edge = nxt - ((nxt - segment.ack) & MASK) + (segment.window << scale)
+        assert edge > self.edge.get(name, edge) - (1 << scale)
+        self.edge[name] = max(edge, self.edge.get(name, edge))
+
+    def _deliver(self, packets: list[tuple[str, bytes]]) -> None:
+        for name, stack in (("a", self.world.b), ("b", self.world.a)):
+            burst = [packet for source, packet in packets if source == name]
+            if burst:
+                stack.handle_packets(burst, self.world.now)
+        self._collect()
+
+    # --- rules ---
+
+    @rule(name=SIDES, size=st.integers(1, 30_000))
+    def write(self, name: str, size: int) -> None:
+        if name not in self.shut and self.written[name] + size < len(STREAM):
+            self._write(name, size)
+            self._collect()
+
+    @rule(name=SIDES, size=st.sampled_from([1, 100, 5000, 1 << 20]))
+    def read(self, name: str, size: int) -> None:
+        data = self.ends[name].read(size, self.world.now)
+        start = self.read_so_far[name]
+        assert data == STREAM[start : start + len(data)]
+        self.read_so_far[name] = start + len(data)
+        assert self.read_so_far[name] <= self.written["b" if name == "a" else "a"]
+        self._collect()
+
+    @rule(name=SIDES)
+    def shut_down(self, name: str) -> None:
+        self.shut.add(name)
+        self.ends[name].shutdown_write(self.world.now)
+        self._collect()
+
+    @rule(count=st.integers(1, 64))
+    def deliver(self, count: int) -> None:
+        self._collect()
+        packets, self.wire = self.wire[:count], self.wire[count:]
+        self.world.now += 0.001
+        self._deliver(packets)
+
+    @rule(picks=st.lists(st.booleans(), min_size=1, max_size=64))
+    def lossy_burst(self, picks: list[bool]) -> None:
+        self._collect()
+        packets, self.wire = self.wire[: len(picks)], self.wire[len(picks) :]
+        self.world.now += 0.001
+        self._deliver([packet for packet, pick in zip(packets, picks, strict=False) if pick])
+
+    @rule(index=st.integers(0, 1000))
+    def repeat(self, index: int) -> None:
+        self._collect()
+        if self.wire:
+            self._deliver([self.wire[index % len(self.wire)]])
+
+    @rule(order=st.randoms(use_true_random=False))
+    def reorder(self, order: random.Random) -> None:
+        self._collect()
+        order.shuffle(self.wire)
+
+    @rule(index=st.integers(0, 1000), before=st.integers(0, 300), keep=st.integers(1, 700))
+    def resegment(self, index: int, before: int, keep: int) -> None:
+        """A middlebox sends a piece of a segment, starting later and ending earlier, besides the whole."""
+        self._collect()
+        if not self.wire:
+            return
+        name, packet = self.wire[index % len(self.wire)]
+        segment = scapy_wire.parse_untrusted(packet)
+        assert isinstance(segment, TcpSegment)
+        piece = segment.payload[before : before + keep]
+        if piece:
+            cut = replace(segment, seq=(segment.seq + before) & MASK, payload=piece, flags=segment.flags & ~FIN)
+            self._deliver([(name, scapy_wire.build_tcp(cut))])
+
+    @rule()
+    def lose_pure_acks(self) -> None:
+        self._collect()
+        self.wire = [(name, packet) for name, packet in self.wire if len(packet) > 90]
+
+    @rule(name=SIDES)
+    def slurp_and_lose(self, name: str) -> None:
+        """The window opens, and the news of it is lost."""
+        self._collect()
+        before = list(self.wire)
+        self.read(name, 1 << 20)
+        self.wire = before
+
+    @rule()
+    def next_timer(self) -> None:
+        times = [time for stack in self.stacks.values() if (time := stack.next_timeout()) is not None]
+        if times:
+            self.world.now = max(self.world.now, min(times))
+            for stack in self.stacks.values():
+                stack.handle_timeout(self.world.now)
+            self._collect()
+
+    @rule(
+        name=SIDES,
+        flags=st.sampled_from([SYN, RST, SYN | ACK, RST | ACK, ACK, FIN | ACK]),
+        distance=st.integers(1, MASK),
+    )
+    def forge(self, name: str, flags: int, distance: int) -> None:
+        """Somebody who knows addresses and ports, yet no sequence number."""
+        other = self.ends["b" if name == "a" else "a"]
+        before = other.state
+        forged = TcpSegment(
+            other.remote[0], other.local[0], other.remote[1], other.local[1],
+            (other.receiver.nxt + distance) & MASK, (other.sender.una - (1 << 30)) & MASK, flags, 1000,
+        )  # fmt: skip
+        stack = self.world.b if name == "a" else self.world.a
+        stack.handle_packets([scapy_wire.build_tcp(forged)], self.world.now)
+        assert other.state is before
+        self._collect()
+
+    # --- invariants ---
+
+    def _alive(self) -> bool:
+        return hasattr(self, "ends")
+
+    @invariant()
+    @precondition(_alive)
+    def nothing_breaks(self) -> None:
+        for name, end in self.ends.items():
+            other = "b" if name == "a" else "a"
+            assert end.error is None
+            assert end.sender.una >= self.una[name]
+            self.una[name] = end.sender.una
+            if end.eof:
+                assert other in self.shut
+                assert self.read_so_far[name] == self.written[other]
+            receiver = end.receiver
+            assert receiver.queued + receiver.early <= receiver.capacity
+            assert receiver.early == sum(map(len, receiver._pieces.values()))
+
+    @invariant()
+    @precondition(_alive)
+    def timers_cover(self) -> None:
+        for name, end in self.ends.items():
+            if end.state is TcpState.CLOSED:
+                continue
+            sender = end.sender
+            if sender.una < sender.nxt:
+                assert sender.deadline < inf
+            timeout = self.stacks[name].next_timeout()
+            if end.deadline < inf:
+                assert timeout is not None and timeout <= end.deadline
+            pipe = sum(
+                (segment.end - segment.start) * ((not segment.lost) + segment.resent)
+                for segment in sender.board
+                if not segment.sacked
+            )
+            assert sender.board.pipe == pipe
+            assert sender.nxt - sender.una == sum(segment.end - segment.start for segment in sender.board)
+
+    def teardown(self) -> None:
+        """The link heals: all data without a FIN, then the end."""
+        if not self._alive():
+            return
+        for packet in self.wire:
+            self.world.put(*packet)
+
+        def drained() -> bool:
+            for name in ("a", "b"):
+                self.read(name, 1 << 20)
+            for source, packet in self.wire:
+                self.world.put(source, packet)
+            self.wire = []
+            return self.read_so_far["a"] == self.written["b"] and self.read_so_far["b"] == self.written["a"]
+
+        self.wire = []
+        self.world.run(drained, 4000)
+        for name, end in self.ends.items():
+            if name not in self.shut:
+                end.shutdown_write(self.world.now)
+        self.world.run(lambda: all(end.state is TcpState.CLOSED for end in self.ends.values()), 4000)
+        for end in self.ends.values():
+            assert end.error is None
+            assert end.eof
+        assert self.world.a.stats().tcp_connections == self.world.b.stats().tcp_connections == 0
+
+
+TestTcpMachine = TcpMachine.TestCase
+TestTcpMachine.settings = settings(stateful_step_count=60)
