@@ -88,7 +88,9 @@ class Connection:
             tracer=tracer,
             session_state=lambda: self.session.state,
         )
-        self.reliable = ReliableTransport(role=Role.CLIENT, tls_timeout=config.tls_timeout)
+        self.reliable = ReliableTransport(
+            role=Role.CLIENT, tls_timeout=config.tls_timeout, adaptive=not transport.is_stream
+        )
         self.channel = ControlChannel(role=Role.CLIENT, max_payload=lambda: self.muxer.max_control_payload)
         self.session = TlsSession(
             role=Role.CLIENT,

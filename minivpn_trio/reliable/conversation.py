@@ -8,6 +8,12 @@ waits for.
 
 For the same reason a lone acknowledgement of a reset is held for a moment.
 Sent on its own it could overtake, or lose the race against, the ClientHello.
+
+A hole in what the peer sent, while later messages are here, is made known to
+it: the acknowledgements of those are repeated at the pace of our own
+retransmissions, since three of them make the reference send what is missing
+at once instead of after its 2, 4 or 8 s (reference: reliable.c,
+reliable_send_purge; repeated acknowledgements count there).
 """
 
 from __future__ import annotations
@@ -16,19 +22,22 @@ from dataclasses import dataclass
 
 from ..errors import DropReason, ProtocolError
 from ..items import Segment, SequencedPacket
-from ..packet.ids import KeyID, Role
+from ..packet.ids import KeyID, PacketID, Role
 from ..packet.opcodes import Opcode
 from .acks import ACK_QUEUE_SIZE, ACKS_IN_ACK, ACKS_IN_CONTROL, AckQueue
 from .receiver import Receiver, Verdict
-from .sender import Sender
+from .roundtrip import RoundTrip
+from .sender import FAST_RESEND_ACKS, Sender
 
-__all__ = ["ACK_HOLD", "MAX_PAYLOAD", "Conversation", "ConversationSettings", "check_packet_untrusted"]
+__all__ = ["ACK_HOLD", "MAX_HINTS", "MAX_PAYLOAD", "Conversation", "ConversationSettings", "check_packet_untrusted"]
 
 #: How long the acknowledgement of the peer's reset waits for a message of ours, seconds.
 ACK_HOLD = 0.1
 #: Longest payload of a control packet, bytes; the reference never makes a longer one
 #: (reference: common.h, TLS_CHANNEL_BUF_SIZE).
 MAX_PAYLOAD = 2048
+#: How often a peer is reminded of one missing message; its own timer goes on anyway.
+MAX_HINTS = 8
 
 _HARD_RESETS = {
     Role.CLIENT: frozenset({Opcode.CONTROL_HARD_RESET_SERVER_V2}),
@@ -71,16 +80,30 @@ class ConversationSettings:
     ack_hold: float = ACK_HOLD
     #: Most acknowledgements in any packet. 4 pleases SoftEther, which refuses more.
     max_acks: int = ACKS_IN_ACK
+    #: Shared by the conversations; None: timers as the reference has them, and no hints.
+    round_trip: RoundTrip | None = None
 
 
 class Conversation:
     """The sender, receiver and acknowledgements of ``key_id``."""
 
-    __slots__ = ("_ack_limit", "_heard", "_settings", "acks", "key_id", "opened", "receiver", "sender")
+    __slots__ = (
+        "_ack_limit",
+        "_heard",
+        "_hint_at",
+        "_hints",
+        "_hole",
+        "_settings",
+        "acks",
+        "key_id",
+        "opened",
+        "receiver",
+        "sender",
+    )
 
     def __init__(self, key_id: KeyID, settings: ConversationSettings) -> None:
         self.key_id = key_id
-        self.sender = Sender(first_timeout=settings.tls_timeout)
+        self.sender = Sender(first_timeout=settings.tls_timeout, round_trip=settings.round_trip)
         self.receiver = Receiver()
         self.acks = AckQueue()
         #: True once we sent, or queued, our own reset.
@@ -88,6 +111,10 @@ class Conversation:
         self._heard = False
         self._settings = settings
         self._ack_limit = min(ACKS_IN_ACK, settings.max_acks)
+        # The missing message, how often it was hinted at, and when to do so again.
+        self._hole: PacketID | None = None
+        self._hints = 0
+        self._hint_at: float | None = None
 
     @property
     def idle(self) -> bool:
@@ -117,6 +144,8 @@ class Conversation:
         if packet.packet_id is None:
             return
         verdict = self.receiver.accept(packet.packet_id, packet.opcode, packet.payload)
+        if self._settings.round_trip is not None:
+            self._look_for_hole(self._settings.round_trip, now)
         if verdict is Verdict.OUT_OF_WINDOW:
             raise ProtocolError(DropReason.OUT_OF_WINDOW, f"message {packet.packet_id}")
         new_reset = verdict is Verdict.NEW and packet.packet_id == 0
@@ -141,11 +170,34 @@ class Conversation:
         # Before our reset the peer could make nothing of an acknowledgement.
         while self.opened and self.acks.due is not None and self.acks.due <= now:
             packets.append(SequencedPacket(self.key_id, Opcode.ACK_V1, self.acks.take(self._ack_limit), None, b"", 1))
+        if self.opened and self._hint_at is not None and self._hint_at <= now:
+            packets += self._hint(now)
         return packets
+
+    def _look_for_hole(self, round_trip: RoundTrip, now: float) -> None:
+        """Something of the peer arrived: is a message before it missing?"""
+        hole = self.receiver.hole
+        if hole != self._hole:
+            self._hole, self._hints = hole, 0
+            self._hint_at = None if hole is None else now + round_trip.interval(0)
+
+    def _hint(self, now: float) -> list[SequencedPacket]:
+        """Acknowledgements of messages after the hole, as many as make the peer look."""
+        round_trip, hole = self._settings.round_trip, self._hole
+        assert round_trip is not None
+        assert hole is not None
+        self._hints += 1
+        self._hint_at = now + round_trip.interval(self._hints) if self._hints < MAX_HINTS else None
+        acks = self.acks.take(self._ack_limit)
+        later = sum(packet_id > hole for packet_id in acks)
+        if not later:
+            return []
+        packet = SequencedPacket(self.key_id, Opcode.ACK_V1, acks, None, b"", 1)
+        return [packet] * -(-FAST_RESEND_ACKS // later)
 
     def next_timeout(self) -> float | None:
         """When ``poll_transmit`` has something to send, absolute seconds."""
-        times = [self.sender.next_timeout(), self.acks.due if self.opened else None]
+        times = [self.sender.next_timeout(), *((self.acks.due, self._hint_at) if self.opened else ())]
         return min((time for time in times if time is not None), default=None)
 
     def ready(self) -> list[Segment]:

@@ -44,6 +44,14 @@ class Receiver:
         """Messages held, deliverable or waiting for an earlier one."""
         return len(self._stored)
 
+    @property
+    def hole(self) -> PacketID | None:
+        """The first message that is missing while a later one is here; None: there is none."""
+        missing = self._next_id
+        while missing in self._stored:
+            missing += 1
+        return PacketID(missing) if any(stored > missing for stored in self._stored) else None
+
     def judge(self, packet_id: PacketID) -> Verdict:
         """What ``accept`` would say, changing nothing."""
         if packet_id < self._next_id or packet_id in self._stored:

@@ -4,7 +4,8 @@ Messages wait in a queue until the send window has room, get the next message
 id then, and stay in the window until the peer acknowledged them. A message is
 sent again
 
-- when its timeout expires: 2 s at first, doubled with each expiry, 60 s at most;
+- when its timeout expires: 2 s at first, doubled with each expiry, 60 s at most; or sooner,
+  where the round trip is measured (roundtrip.py);
 - when three later messages were acknowledged: it was probably lost. The count
   starts anew with each transmission, and only a message that was in flight
   counts, so neither repeated nor forged acknowledgements provoke anything;
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 
 from ..packet.ids import PacketID
 from ..packet.opcodes import Opcode
+from .roundtrip import RoundTrip
 
 __all__ = ["FAST_RESEND_ACKS", "MAX_TIMEOUT", "SEND_WINDOW", "Message", "Sender"]
 
@@ -48,12 +50,17 @@ class Message:
     attempt: int = 0
     #: Later messages acknowledged since the last transmission.
     later_acks: int = 0
+    #: When it was sent last, absolute seconds.
+    sent_at: float = 0.0
+    #: Transmissions that began a longer wait than the one before.
+    expiries: int = 0
 
 
 class Sender:
     """The sending half of a conversation.
 
-    ``first_timeout`` is the ``tls-timeout`` directive, seconds.
+    ``first_timeout`` is the ``tls-timeout`` directive, seconds. With ``round_trip`` the measured
+    round trip decides instead.
     """
 
     __slots__ = (
@@ -61,13 +68,15 @@ class Sender:
         "_next_id",
         "_queue",
         "_released",
+        "_round_trip",
         "_window",
         "fast_retransmissions",
         "retransmissions",
     )
 
-    def __init__(self, *, first_timeout: float) -> None:
+    def __init__(self, *, first_timeout: float, round_trip: RoundTrip | None = None) -> None:
         self._first_timeout = first_timeout
+        self._round_trip = round_trip
         self._queue: deque[tuple[Opcode, bytes]] = deque()
         #: In the order of ids, which is the order of insertion.
         self._window: dict[PacketID, Message] = {}
@@ -107,6 +116,8 @@ class Sender:
             if message is None or message.attempt == 0:
                 continue
             del self._window[packet_id]
+            if self._round_trip is not None and message.attempt == 1:
+                self._round_trip.measured(now - message.sent_at)
             for other in self._window.values():
                 if other.packet_id < packet_id and other.attempt > 0:
                     other.later_acks += 1
@@ -119,6 +130,7 @@ class Sender:
         for message in self._window.values():
             message.next_try = min(message.next_try, now)
             message.timeout = self._first_timeout
+            message.expiries = 0
 
     # output
 
@@ -129,14 +141,20 @@ class Sender:
             fast = message.later_acks >= FAST_RESEND_ACKS
             message.attempt += 1
             message.later_acks = 0
-            message.next_try = now + message.timeout
+            message.sent_at = now
+            message.next_try = now + self._interval(message)
             if message.attempt > 1:
                 self.retransmissions += 1
                 self.fast_retransmissions += fast
             # A fast resend proves that the path works: no reason to become slower.
             if not fast:
                 message.timeout = min(message.timeout * 2, MAX_TIMEOUT)
+                message.expiries += 1
         return due
+
+    def _interval(self, message: Message) -> float:
+        """How long to wait for the acknowledgement of ``message``, seconds."""
+        return message.timeout if self._round_trip is None else self._round_trip.interval(message.expiries)
 
     def next_timeout(self) -> float | None:
         """When ``poll`` has something to send, absolute seconds; None: not without new input."""

@@ -31,6 +31,7 @@ from ..packet.ids import KeyID, Role
 from ..tracing import PacketTraced, Tracer
 from .acks import ACKS_IN_ACK
 from .conversation import ACK_HOLD, Conversation, ConversationSettings, check_packet_untrusted
+from .roundtrip import RoundTrip
 
 __all__ = ["MAX_CONVERSATIONS", "MAX_QUEUED", "ReliableTransport"]
 
@@ -46,6 +47,8 @@ class ReliableTransport:
     ``tls_timeout``: seconds before a message is sent again for the first time.
     ``max_acks``: most acknowledgements in a packet; 4 where a peer refuses more (SoftEther).
     ``ack_hold``: seconds that the acknowledgement of a reset waits for a message to ride on.
+    ``adaptive``: the measured round trip decides when to send again (roundtrip.py), not ``tls_timeout``
+    alone. For paths that lose packets: over a TCP stream a repetition is never of use.
     """
 
     def __init__(
@@ -55,12 +58,14 @@ class ReliableTransport:
         tls_timeout: float = 2.0,
         max_acks: int = ACKS_IN_ACK,
         ack_hold: float = ACK_HOLD,
+        adaptive: bool = False,
         tracer: Tracer | None = None,
         session_state: Callable[[], SessionState] = lambda: SessionState.UNDEF,
     ) -> None:
         if max_acks < 1:
             raise ValueError(f"max_acks is {max_acks}: without acknowledgements nothing ends")
-        self._settings = ConversationSettings(role, tls_timeout, ack_hold, max_acks)
+        round_trip = RoundTrip(tls_timeout) if adaptive else None
+        self._settings = ConversationSettings(role, tls_timeout, ack_hold, max_acks, round_trip)
         #: In the order in which they began.
         self._conversations: dict[KeyID, Conversation] = {}
         self._expected: KeyID | None = None

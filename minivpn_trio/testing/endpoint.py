@@ -57,9 +57,10 @@ class Endpoint:
         rng: RandomBytes,
         make_session: Callable[[PacketMuxer], SessionCore],
         tls_timeout: float = 2.0,
+        adaptive: bool = False,
     ) -> None:
         self.muxer = PacketMuxer(role=role, wrap=wrap, rng=rng)
-        self.reliable = ReliableTransport(role=role, tls_timeout=tls_timeout)
+        self.reliable = ReliableTransport(role=role, tls_timeout=tls_timeout, adaptive=adaptive)
         self.channel = ControlChannel(role=role, max_payload=lambda: self.muxer.max_control_payload)
         self.data = DataChannel(role=role, rng=rng)
         self.session = make_session(self.muxer)
