@@ -48,10 +48,17 @@ class TcpMachine(RuleBasedStateMachine):
         self, seed: int, receive: int, send: int, sack: bool, timestamps: bool, prefill: int, offset: int
     ) -> None:
         """The handshake, and something to do."""
-        chosen = TcpSettings(
-            receive_buffer=receive, receive_buffer_max=receive * 4, send_buffer=send, sack=sack, timestamps=timestamps
+        # Giving up is no answer here: the link heals at last.
+        stubborn = TcpSettings(data_retries=10_000)
+        chosen = replace(
+            stubborn,
+            receive_buffer=receive,
+            receive_buffer_max=receive * 4,
+            send_buffer=send,
+            sack=sack,
+            timestamps=timestamps,
         )
-        self.world = World(seed=seed, mtu=576, settings_a=chosen)
+        self.world = World(seed=seed, mtu=576, settings_a=chosen, settings_b=stubborn)
         for stack in (self.world.a, self.world.b):
             if offset:
                 stack._numbering.initial_sequence = lambda *args: offset  # type: ignore[method-assign]
@@ -135,6 +142,25 @@ class TcpMachine(RuleBasedStateMachine):
         self.world.now += 0.001
         self._deliver([packet for packet, pick in zip(packets, picks, strict=False) if pick])
 
+    @rule(count=st.integers(1, 3))
+    def deliver_newest(self, count: int) -> None:
+        """What was sent last overtakes everything, a FIN its data."""
+        self._collect()
+        packets, self.wire = self.wire[-count:], self.wire[:-count]
+        self._deliver(packets)
+
+    @rule(name=SIDES, count=st.integers(1, 20))
+    def fill_the_window(self, name: str, count: int) -> None:
+        """Nobody reads, everything arrives; then the window opens, and the news of it is lost."""
+        for _ in range(count):
+            packets, self.wire = self.wire, []
+            self._deliver(packets)
+            self.world.now += 0.05
+            for stack in self.stacks.values():
+                stack.handle_timeout(self.world.now)
+            self._collect()
+        self.slurp_and_lose(name)
+
     @rule(index=st.integers(0, 1000))
     def repeat(self, index: int) -> None:
         self._collect()
@@ -146,7 +172,7 @@ class TcpMachine(RuleBasedStateMachine):
         self._collect()
         order.shuffle(self.wire)
 
-    @rule(index=st.integers(0, 1000), before=st.integers(0, 300), keep=st.integers(1, 700))
+    @rule(index=st.integers(0, 1000), before=st.sampled_from([0, 0, 1, 100, 300]), keep=st.integers(1, 700))
     def resegment(self, index: int, before: int, keep: int) -> None:
         """A middlebox sends a piece of a segment, starting later and ending earlier, besides the whole."""
         self._collect()
