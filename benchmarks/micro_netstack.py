@@ -19,11 +19,11 @@ from statistics import median
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "tests" / "simulation")]
 
-from tcp_world import Link, World
+from tcp_world import Link, World  # noqa: E402
 
-from minivpn_trio.netstack.stack import Stack
-from minivpn_trio.netstack.tcp.connection import TcpConnection
-from minivpn_trio.netstack.tcp.settings import TcpSettings
+from minivpn_trio.netstack.stack import Stack  # noqa: E402
+from minivpn_trio.netstack.tcp.connection import TcpConnection  # noqa: E402
+from minivpn_trio.netstack.tcp.settings import TcpSettings  # noqa: E402
 
 BURST, TRAINS = 44, 100
 

@@ -34,8 +34,9 @@ from .numbering import Numbering
 from .packets import ACK, FIN, RST, SYN, Address, Fragment, IcmpMessage, TcpSegment, UdpDatagram
 from .pmtu import PathMtus
 from .sequence import MASK
-from .tcp.connection import TcpConnection, os_error
+from .tcp.connection import TcpConnection
 from .tcp.listener import TcpListener
+from .tcp.network import os_error
 from .tcp.settings import TcpSettings
 from .tcp.timewait import TimeWait, TimeWaitTable
 from .timers import TimerHeap
@@ -265,7 +266,8 @@ class Stack:
     def connect_tcp(self, remote: Endpoint, now: float, local: Endpoint | None = None) -> TcpConnection:
         """SYN now; ``connected`` or ``error`` follow, told by ``on_change``. A local port of 0 is chosen.
 
-        Raises OSError: ENETUNREACH (no address of that family), EADDRNOTAVAIL, EADDRINUSE, EINVAL, ENOBUFS, or what ``fail`` said.
+        Raises OSError: ENETUNREACH (no address of that family), EADDRNOTAVAIL, EADDRINUSE, EINVAL, ENOBUFS, or what
+        ``fail`` said.
         """
         self._check_up()
         self._now = now
@@ -343,7 +345,7 @@ class Stack:
         fixed = self._mss[len(remote)]
         return mss if fixed is None else min(mss, fixed)
 
-    # --- the connections' side (tcp.connection.Network) ---
+    # --- the connections' side (tcp.network.Network) ---
 
     def emit(self, packet: bytes) -> bool:
         """Queue a packet; False, counted, when there is no room."""
@@ -448,7 +450,8 @@ class Stack:
     ) -> tuple[Address | None, int]:
         """Register ``handler`` at an address of ours (None: all) and a port (0: chosen); what it was bound to.
 
-        Raises OSError: EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH (no address that reaches ``remote``), ENOBUFS, or what ``fail`` said.
+        Raises OSError: EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH (no address that reaches ``remote``), ENOBUFS, or
+        what ``fail`` said.
         """
         self._check_up()
         address, port = local or (None, 0)
@@ -618,7 +621,8 @@ class Stack:
     # --- the tunnel ---
 
     def reconfigure(self, info: TunnelInfo, now: float) -> None:
-        """The tunnel is up (again), perhaps with other addresses or another MTU. What was bound to an address that is gone fails."""
+        """The tunnel is up (again), perhaps with other addresses or another MTU. What was bound to an address that
+        is gone fails."""
         self._now = now
         self._failure = None
         self._addresses = tuple(interface.ip.packed for interface in (info.ipv4, info.ipv6) if interface is not None)

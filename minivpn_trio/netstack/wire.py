@@ -59,7 +59,8 @@ def intact(packets: list[bytes]) -> list[bytes]:
 
 
 def _sum(packets: list[bytes]) -> int:
-    """The ones'-complement sum, unreduced, of all that the checksums in ``packets`` cover: 0 modulo 65535 if they hold."""
+    """The ones'-complement sum, unreduced, of all that the checksums in ``packets`` cover: 0 modulo 65535 if they
+    hold."""
     if packets[0][0] >> 4 == 4:
         # The IPv4 header, pseudo header, segment. The header's own sum is 0.
         addresses = int.from_bytes(packets[0][12:20], "big")

@@ -102,7 +102,8 @@ def _child(channel: socket.socket, congestion: bytes) -> None:
 
 
 class KernelWorld:
-    """A Stack in front of a kernel, in real time. ``delay`` (seconds, one way), ``loss`` and ``reorder`` hold for both directions."""
+    """A Stack in front of a kernel, in real time. ``delay`` (seconds, one way), ``loss`` and ``reorder`` hold for
+    both directions."""
 
     def __init__(
         self, tun: int, *, delay: float, loss: float, reorder: float, settings: TcpSettings | None, seed: int

@@ -132,7 +132,8 @@ class World:
         return True
 
     def run(self, until: Callable[[], bool], limit: float = 600.0) -> None:
-        """Step until ``until()``; AssertionError after ``limit`` seconds of virtual time, or if nothing can happen any more."""
+        """Step until ``until()``; AssertionError after ``limit`` seconds of virtual time, or if nothing can happen
+        any more."""
         end = self.now + limit
         while not until():
             assert self.now < end, "took too long"

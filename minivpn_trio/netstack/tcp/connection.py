@@ -15,26 +15,26 @@ This file is longer than most: the states of one connection are one idea.
 from __future__ import annotations
 
 import errno
-import os
 import struct
 from collections.abc import Callable
-from enum import Enum
 from math import inf
-from typing import Protocol
 
 from ...errors import DropReason, ProtocolError
 from ..packets import ACK, FIN, PSH, RST, SYN, Address, TcpSegment
 from ..sequence import MASK, Position, later_timestamp, unwrap
 from ..wire import SEQUENCE_AT4, SEQUENCE_AT6, TCP_FIELDS, SegmentBuilder, intact
+from .acknowledgement import AckSchedule
 from .congestion import ALGORITHMS
+from .network import Network, os_error
 from .options import SACK_ROOM, TIMESTAMP_PREFIX, parse_options_untrusted, sack_option
 from .receiver import Receiver
 from .rto import RetransmissionTimeout
 from .scoreboard import SentSegment
 from .sender import Sender
 from .settings import TcpSettings
+from .state import HANDSHAKE, SENDING, TcpState
 
-__all__ = ["Network", "TcpConnection", "TcpState"]
+__all__ = ["TcpConnection", "TcpState"]
 
 #: Without an MSS option (RFC 9293, 3.7.1); and the least that is believed (Linux, TCP_MIN_MSS).
 _DEFAULT_MSS4, _DEFAULT_MSS6, _LEAST_MSS = 536, 1220, 88
@@ -45,79 +45,6 @@ _PLAIN_MASK, _PLAIN = 0xFE37, 0x8010
 _CONTROL_MASK = FIN | SYN | RST | 0x20
 #: RFC 7323, 5.5: after so long timestamps may have wrapped.
 _PAWS_VALID = 24 * 24 * 3600.0
-#: The first segments are acknowledged at once: the peer is in slow start.
-_QUICK_ACKS = 16
-
-
-class TcpState(Enum):
-    """RFC 9293, 3.3.2, without LISTEN (listener.py) and TIME-WAIT (timewait.py)."""
-
-    SYN_SENT = "SYN-SENT"
-    SYN_RECEIVED = "SYN-RECEIVED"
-    ESTABLISHED = "ESTABLISHED"
-    FIN_WAIT_1 = "FIN-WAIT-1"
-    FIN_WAIT_2 = "FIN-WAIT-2"
-    CLOSE_WAIT = "CLOSE-WAIT"
-    CLOSING = "CLOSING"
-    LAST_ACK = "LAST-ACK"
-    CLOSED = "CLOSED"
-
-
-_HANDSHAKE = frozenset({TcpState.SYN_SENT, TcpState.SYN_RECEIVED})
-_SENDING = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
-
-
-class Network(Protocol):
-    """What a connection needs of the stack."""
-
-    def emit(self, packet: bytes) -> bool:
-        """Queue a packet; False: dropped, there is no room."""
-        ...
-
-    def emit_train(self, packets: list[bytes]) -> None:
-        """Queue packets for which ``room`` said that there is room."""
-        ...
-
-    def room(self, connection: TcpConnection) -> int:
-        """How many packets of data may be queued now. If none, ``flush`` is called again when there are."""
-        ...
-
-    def build(self, segment: TcpSegment) -> bytes:
-        """A packet, the slow way."""
-        ...
-
-    def parse(self, packet: bytes) -> TcpSegment | None:
-        """A segment, the slow way; None: malformed, counted."""
-        ...
-
-    def arm(self, connection: TcpConnection) -> None:
-        """``connection.deadline`` may have moved."""
-        ...
-
-    def drop(self, reason: DropReason) -> None:
-        """Count a packet that was not used."""
-        ...
-
-    def established(self, connection: TcpConnection) -> None:
-        """The handshake is complete: the fast path may be taken."""
-        ...
-
-    def forget(self, connection: TcpConnection) -> None:
-        """The connection is over, without TIME-WAIT."""
-        ...
-
-    def time_wait(self, connection: TcpConnection) -> None:
-        """The connection is over and its four-tuple rests."""
-        ...
-
-    def grow(self, size: int) -> bool:
-        """Whether a receive buffer may grow by ``size`` bytes."""
-        ...
-
-
-def os_error(number: int) -> OSError:
-    """The OSError of an errno, of the right subclass."""
-    return OSError(number, os.strerror(number))
 
 
 class TcpConnection:
@@ -128,33 +55,27 @@ class TcpConnection:
     """
 
     __slots__ = (
-        "_ack_deadline",
-        "_ack_now",
+        "_acks",
         "_builder",
-        "_challenged_at",
         "_changed",
         "_closed_by_owner",
-        "_early_acks",
         "_handshake_deadline",
         "_handshake_sent_at",
         "_handshake_tries",
         "_heard_at",
         "_keepalive_deadline",
         "_keepalive_probes",
-        "_last_ack",
         "_linger_deadline",
         "_model",
         "_mss_limit",
         "_network",
         "_offset",
-        "_quick_acks",
         "_settings",
         "_snd_scale",
         "_timestamps",
         "_ts_offset",
         "_ts_recent",
         "_ts_recent_at",
-        "_unacked",
         "active",
         "deadline",
         "error",
@@ -233,15 +154,7 @@ class TcpConnection:
         self.receiver = Receiver(
             0, capacity=settings.receive_buffer, capacity_max=settings.receive_buffer_max, scale=scale, mss=mss, now=now
         )
-        #: An acknowledgement is due now; or at a time; bytes in order since the last one, and segments out of order.
-        self._ack_now = False
-        self._ack_deadline = inf
-        self._unacked = 0
-        self._early_acks = 0
-        self._quick_acks = _QUICK_ACKS
-        #: Last acknowledgement sent (RFC 7323, Last.ACK.sent).
-        self._last_ack: Position = 0
-        self._challenged_at = -inf
+        self._acks = AckSchedule(delay=settings.delayed_ack, challenge_interval=settings.challenge_ack_interval)
         self._handshake_deadline = inf
         self._handshake_tries = 0
         self._handshake_sent_at = now
@@ -261,7 +174,7 @@ class TcpConnection:
     @property
     def connected(self) -> bool:
         """The handshake was completed; stays True through half closing and the end."""
-        return self._builder is not None and self.state not in _HANDSHAKE
+        return self._builder is not None and self.state not in HANDSHAKE
 
     @property
     def readable(self) -> bool:
@@ -277,8 +190,8 @@ class TcpConnection:
     def writable(self) -> bool:
         """``write`` would accept something, or raise. Level-triggered, and one level for both: it accepts
         nothing while the send buffer is more than half full."""
-        if self.error is not None or self.state not in _SENDING:
-            return self.state not in _HANDSHAKE
+        if self.error is not None or self.state not in SENDING:
+            return self.state not in HANDSHAKE
         return self.sender.fin or self.sender.unacknowledged <= self._settings.send_buffer // 2
 
     @property
@@ -322,14 +235,15 @@ class TcpConnection:
     def write(self, data: bytes | bytearray | memoryview, now: float) -> int:
         """Queue ``data``; the number of its bytes accepted, 0 if not ``writable``.
 
-        Raises OSError: ``error`` if there is one; ENOTCONN before the handshake; EPIPE after ``shutdown_write`` or ``close``.
+        Raises OSError: ``error`` if there is one; ENOTCONN before the handshake; EPIPE after ``shutdown_write`` or
+        ``close``.
         """
         if self.error is not None:
             raise self._fresh_error()
-        if self.state in _HANDSHAKE:
+        if self.state in HANDSHAKE:
             raise os_error(errno.ENOTCONN)
         sender = self.sender
-        if sender.fin or self.state not in _SENDING:
+        if sender.fin or self.state not in SENDING:
             raise os_error(errno.EPIPE)
         room = self._settings.send_buffer - sender.unacknowledged
         if room * 2 < self._settings.send_buffer or not len(data):
@@ -351,7 +265,7 @@ class TcpConnection:
         if not receiver.queued:
             if self.error is not None and not receiver.finished:
                 raise self._fresh_error()
-            if self.state in _HANDSHAKE:
+            if self.state in HANDSHAKE:
                 raise os_error(errno.ENOTCONN)
             return b""
         capacity = receiver.capacity
@@ -360,7 +274,7 @@ class TcpConnection:
             receiver.capacity = capacity
         # A window update, if the peer can still use it.
         if not receiver.finished and receiver.update_due and self.state is not TcpState.CLOSED:
-            self._ack_now = True
+            self._acks.due = True
             self.flush(now)
         return data
 
@@ -368,7 +282,7 @@ class TcpConnection:
         """FIN after everything queued. Idempotent. Raises OSError: ENOTCONN before the handshake, or ``error``."""
         if self.error is not None:
             raise self._fresh_error()
-        if self.state in _HANDSHAKE or not self.connected:
+        if self.state in HANDSHAKE or not self.connected:
             raise os_error(errno.ENOTCONN)
         self._queue_fin()
         self.flush(now)
@@ -439,7 +353,7 @@ class TcpConnection:
             if not fresh:
                 # Plain copies of what is compared below; read again after anything irregular.
                 fresh = True
-                nxt, limit, last_ack, recent = receiver.nxt, receiver.edge, self._last_ack & MASK, self._ts_recent
+                nxt, limit, last_ack, recent = receiver.nxt, receiver.edge, self._acks.last & MASK, self._ts_recent
                 wire_nxt, wire_una = nxt & MASK, sender.una & MASK
                 window_field, in_flight = sender.window >> scale, sender.nxt - sender.una
                 advances = 0 if sender.in_recovery else in_flight
@@ -500,11 +414,11 @@ class TcpConnection:
         receiver = self.receiver
         before = receiver.nxt
         receiver.insert(seq, payload)
-        self._ack_now = True
+        self._acks.due = True
         if receiver.nxt > before:
             self._changed = True
         elif not self.sender.sack:
-            self._early_acks += 1
+            self._acks.early += 1
 
     def _verified(self, packets: list[bytes]) -> list[bytes]:
         good = intact(packets)
@@ -526,7 +440,7 @@ class TcpConnection:
             receiver.chunks.extend(chunks)
             receiver.queued += size
             receiver.nxt += size
-        self._unacked += size
+        self._acks.received(size)
         self._changed = True
 
     def _handle_irregular(self, packet: bytes, now: float) -> None:
@@ -597,7 +511,7 @@ class TcpConnection:
         if self._handshake_tries == 1:
             self.sender.rto.sample(now - self._handshake_sent_at)
         self._establish(segment.window, now)
-        self._ack_now = True
+        self._acks.due = True
         if segment.payload or flags & FIN:
             self._take_payload(self.receiver.nxt, segment.payload, flags & FIN, now)
 
@@ -606,7 +520,7 @@ class TcpConnection:
         receiver, sender = self.receiver, self.sender
         receiver.nxt = syn.seq + 1
         receiver.edge = receiver.nxt + min(receiver.capacity, 0xFFFF)
-        self._last_ack = receiver.nxt
+        self._acks.last = receiver.nxt
         if syn.window_scale is None:
             receiver.scale = 0
             receiver.capacity_max = min(receiver.capacity_max, 0xFFFF)
@@ -668,9 +582,9 @@ class TcpConnection:
         if self._timestamps and timestamps is not None and not flags & RST:
             if later_timestamp(self._ts_recent, timestamps[0]) and now - self._ts_recent_at < _PAWS_VALID:
                 # PAWS: an old duplicate.
-                self._ack_now = True
+                self._acks.due = True
                 return
-            if seq <= self._last_ack:
+            if seq <= self._acks.last:
                 self._ts_recent, self._ts_recent_at = timestamps[0], now
         if not self._acceptable(seq, end):
             if self.state is TcpState.SYN_RECEIVED and flags & SYN and seq == receiver.nxt - 1 and not flags & RST:
@@ -686,7 +600,7 @@ class TcpConnection:
             self._handle_reset(seq, now)
             return
         if flags & SYN and self.state is not TcpState.SYN_RECEIVED:
-            self._challenge(now)
+            self._acks.challenge(now)
             return
         if not flags & ACK:
             return
@@ -701,7 +615,7 @@ class TcpConnection:
             sender.wl1, sender.wl2 = seq, sender.una
             self._after_acknowledgement(now)
             if flags & SYN:
-                self._ack_now = True
+                self._acks.due = True
                 return
         elif not self._acknowledge(wire_ack, window, seq, blocks, empty=not payload and not flags & FIN, now=now):
             return
@@ -722,9 +636,9 @@ class TcpConnection:
         """A segment outside of the window: a duplicate, a probe, or an attack. It is answered, rarely if it is
         empty, so that two confused peers do not answer each other for ever."""
         if flags & SYN or end > self.receiver.edge + 1 or seq == end:
-            self._challenge(now)
+            self._acks.challenge(now)
         else:
-            self._ack_now = True
+            self._acks.due = True
         if payload and end <= self.receiver.nxt:
             # Noted as a duplicate, for SACK.
             self.receiver.insert(seq, payload)
@@ -743,7 +657,7 @@ class TcpConnection:
     def _handle_reset(self, seq: Position, now: float) -> None:
         """RFC 5961, 3.2: only the exact position resets."""
         if seq != self.receiver.nxt:
-            self._challenge(now)
+            self._acks.challenge(now)
             return
         if self.state is TcpState.SYN_RECEIVED:
             self._end(os_error(errno.ECONNREFUSED if self.active else errno.ECONNRESET))
@@ -754,20 +668,15 @@ class TcpConnection:
             # What arrived in order stays readable; then comes the error.
             self._end(os_error(errno.ECONNRESET))
 
-    def _challenge(self, now: float) -> None:
-        """RFC 5961, 7: an ACK that only the real peer can answer, rarely."""
-        if now - self._challenged_at >= self._settings.challenge_ack_interval:
-            self._challenged_at = now
-            self._ack_now = True
-
     def _acknowledge(
         self, wire_ack: int, window: int, seq: Position, blocks: tuple[tuple[int, int], ...], *, empty: bool, now: float
     ) -> bool:
-        """Process an acknowledgement. False: it acknowledges what was never sent, or what is too old (RFC 5961, 5.2)."""
+        """Process an acknowledgement. False: it acknowledges what was never sent, or what is too old (RFC 5961,
+        5.2)."""
         sender = self.sender
         ack = unwrap(wire_ack, sender.una)
         if ack > sender.nxt or ack < sender.una - max(sender.max_window, 0xFFFF):
-            self._challenge(now)
+            self._acks.challenge(now)
             return False
         if ack < sender.una and not blocks:
             return True
@@ -808,7 +717,7 @@ class TcpConnection:
         receiver = self.receiver
         if self.state not in (TcpState.ESTABLISHED, TcpState.FIN_WAIT_1, TcpState.FIN_WAIT_2):
             # The peer's FIN was taken already: this comes again.
-            self._ack_now = True
+            self._acks.due = True
             return
         before = receiver.nxt
         if payload and self._closed_by_owner and seq + len(payload) > before:
@@ -824,11 +733,11 @@ class TcpConnection:
         gained = receiver.nxt - before
         if holes or not gained or receiver.finished:
             # Out of order, filling a hole, a duplicate, or the end: tell at once (RFC 5681, 4.2).
-            self._ack_now = True
+            self._acks.due = True
             if not gained and not self.sender.sack:
-                self._early_acks += 1
+                self._acks.early += 1
         else:
-            self._unacked += gained
+            self._acks.received(gained)
         if gained:
             self._changed = True
         if receiver.finished:
@@ -852,12 +761,14 @@ class TcpConnection:
         return sender.una <= unwrap(wire_seq, sender.una) < sender.nxt
 
     def handle_icmp_error(self, error: OSError) -> None:
-        """An ICMP error about a segment in flight: fatal before the handshake is complete, a hint later (RFC 1122, 4.2.3.9)."""
+        """An ICMP error about a segment in flight: fatal before the handshake is complete, a hint later (RFC 1122,
+        4.2.3.9)."""
         if self.state is TcpState.SYN_SENT:
             self._end(error)
 
     def handle_path_mss(self, mss: int, now: float) -> None:
-        """A segment in flight was too big: smaller ones from now on, and all in flight again (RFC 1191). Does not send."""
+        """A segment in flight was too big: smaller ones from now on, and all in flight again (RFC 1191). Does not
+        send."""
         if mss >= self.path_mss:
             return
         self.set_path_mss(mss)
@@ -875,9 +786,9 @@ class TcpConnection:
 
     def flush(self, now: float) -> None:
         """Send what is due: data as the windows allow, or else an acknowledgement if one is wanted."""
-        if self._builder is None or self.state in _HANDSHAKE or self.state is TcpState.CLOSED:
-            if self._ack_now and self.state is TcpState.SYN_RECEIVED:
-                self._ack_now = False
+        if self._builder is None or self.state in HANDSHAKE or self.state is TcpState.CLOSED:
+            if self._acks.due and self.state is TcpState.SYN_RECEIVED:
+                self._acks.due = False
             self._arm()
             return
         sender = self.sender
@@ -889,7 +800,8 @@ class TcpConnection:
             if not segments:
                 break
             self._send_segments(segments, now)
-        self._decide_acknowledgement(now)
+        if self._acks.decide(self.receiver.mss, now):
+            self._send_ack(now)
         self._arm()
 
     def _send_segments(self, segments: list[SentSegment], now: float) -> None:
@@ -914,26 +826,7 @@ class TcpConnection:
                 packets.append(builder.build(segment.start & MASK, ack, FIN | ACK, window, tsval, tsecr))
         self._network.emit_train(packets)
         if not receiver.has_holes:
-            self._acknowledged()
-
-    def _acknowledged(self) -> None:
-        """An acknowledgement of everything is on its way."""
-        self._ack_now = False
-        self._ack_deadline = inf
-        self._unacked = 0
-        self._early_acks = 0
-        self._last_ack = self.receiver.nxt
-
-    def _decide_acknowledgement(self, now: float) -> None:
-        if not self._ack_now and self._unacked:
-            if self._unacked >= 2 * self.receiver.mss or self._quick_acks:
-                self._ack_now = True
-            elif self._ack_deadline == inf:
-                self._ack_deadline = now + self._settings.delayed_ack
-        if self._ack_now:
-            if self._quick_acks:
-                self._quick_acks -= 1
-            self._send_ack(now)
+            self._acks.sent(receiver.nxt)
 
     def _send_ack(self, now: float) -> None:
         builder, receiver = self._builder, self.receiver
@@ -948,9 +841,9 @@ class TcpConnection:
                 emit(builder.build(seq, ack, ACK, window, tsval, tsecr, b"", option))
         else:
             # Without SACK the number of duplicates is the message.
-            for _ in range(max(1, min(self._early_acks, 64))):
+            for _ in range(max(1, min(self._acks.early, 64))):
                 emit(builder.build(seq, ack, ACK, receiver.take_window(), tsval, tsecr))
-        self._acknowledged()
+        self._acks.sent(receiver.nxt)
 
     def _send_probe(self, now: float) -> None:
         """An old sequence number and no data: whoever is there must answer."""
@@ -1017,9 +910,7 @@ class TcpConnection:
         if self._linger_deadline <= now:
             self._end(None)
             return
-        if self._ack_deadline <= now:
-            self._ack_now = True
-            self._quick_acks = 0
+        self._acks.expire(now)
         sender = self.sender
         if sender.deadline <= now:
             if sender.retries >= (settings.orphan_retries if self._closed_by_owner else settings.data_retries):
@@ -1049,7 +940,7 @@ class TcpConnection:
     def _arm(self) -> None:
         deadline = min(
             self.sender.deadline,
-            self._ack_deadline,
+            self._acks.deadline,
             self._handshake_deadline,
             self._linger_deadline,
             self._keepalive_deadline,
@@ -1070,7 +961,7 @@ class TcpConnection:
             self.state = TcpState.LAST_ACK
 
     def _enter_time_wait(self, now: float) -> None:
-        if self._ack_now:
+        if self._acks.due:
             self._send_ack(now)
         self._network.time_wait(self)
         self._finish()
@@ -1084,7 +975,7 @@ class TcpConnection:
     def _finish(self) -> None:
         self.state = TcpState.CLOSED
         self.sender.deadline = inf
-        self._ack_deadline = self._handshake_deadline = self._linger_deadline = self._keepalive_deadline = inf
+        self._acks.deadline = self._handshake_deadline = self._linger_deadline = self._keepalive_deadline = inf
         self.deadline = inf
         self._changed = True
 

@@ -49,7 +49,8 @@ class TcpListener:
     def accept(self) -> TcpConnection | None:
         """The connection that waits longest, or None. Raises OSError: EBADF after closing, or ``error``.
 
-        A connection that was reset while it waited is handed out all the same: it is the stream that fails, not the listener.
+        A connection that was reset while it waited is handed out all the same: it is the stream that fails, not the
+        listener.
         """
         if self.closed:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

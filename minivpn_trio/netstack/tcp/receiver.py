@@ -121,7 +121,8 @@ class Receiver:
         return True
 
     def handle_fin(self, position: Position) -> bool:
-        """The peer's stream ends at ``position``. False: it contradicts what is known, or lies outside of the window."""
+        """The peer's stream ends at ``position``. False: it contradicts what is known, or lies outside of the
+        window."""
         if self.fin is not None:
             return self.fin == position
         if position < self.nxt or position > self.edge or (self._ends and position < self._ends[-1]):

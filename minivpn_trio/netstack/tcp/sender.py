@@ -139,9 +139,11 @@ class Sender:
         empty: bool,
         now: float,
     ) -> int:
-        """An acceptable acknowledgement (una - max_window <= ack <= nxt) in a segment at ``seq`` that was ``empty`` or not.
+        """An acceptable acknowledgement (una - max_window <= ack <= nxt) in a segment at ``seq`` that was
+        ``empty`` or not.
 
-        ``window`` is scaled to bytes; ``blocks`` are unwrapped SACK blocks. Returns the number of newly acknowledged bytes.
+        ``window`` is scaled to bytes; ``blocks`` are unwrapped SACK blocks. Returns the number of newly acknowledged
+        bytes.
         """
         same_window = window == self.window
         self._update_window(ack, window, seq, now)

@@ -1,0 +1,83 @@
+"""When to acknowledge: at once, with the next data, or after a while.
+
+At once for everything irregular (RFC 5681, 4.2), for two segments' worth of
+data, and at the beginning, when the peer is in slow start. Otherwise 40 ms
+later, unless data of ours carries it. Whatever the reason, one flush sends one.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from ..sequence import Position
+
+__all__ = ["AckSchedule"]
+
+#: Acknowledgements that are not delayed, from the beginning of a connection.
+_QUICK = 16
+
+
+class AckSchedule:
+    """What is owed to the peer. ``delay`` and ``challenge_interval`` are seconds."""
+
+    __slots__ = (
+        "_challenge_interval",
+        "_challenged_at",
+        "_delay",
+        "_quick",
+        "_unacked",
+        "deadline",
+        "due",
+        "early",
+        "last",
+    )
+
+    def __init__(self, *, delay: float, challenge_interval: float) -> None:
+        #: One must go out with the next flush.
+        self.due = False
+        #: One must go out then; inf: never.
+        self.deadline = inf
+        #: Segments that arrived out of order since the last one: without SACK each is told by a duplicate.
+        self.early = 0
+        #: What was acknowledged last (RFC 7323, Last.ACK.sent).
+        self.last: Position = 0
+        self._unacked = 0
+        self._quick = _QUICK
+        self._delay = delay
+        self._challenge_interval = challenge_interval
+        self._challenged_at = -inf
+
+    def received(self, size: int) -> None:
+        """``size`` bytes arrived in order."""
+        self._unacked += size
+
+    def challenge(self, now: float) -> None:
+        """An answer that only the real peer can use, and rarely (RFC 5961, 7)."""
+        if now - self._challenged_at >= self._challenge_interval:
+            self._challenged_at = now
+            self.due = True
+
+    def expire(self, now: float) -> None:
+        """Time has passed. A peer that made us wait sends small pieces: no hurry from now on."""
+        if self.deadline <= now:
+            self.due = True
+            self._quick = 0
+
+    def decide(self, mss: int, now: float) -> bool:
+        """Whether one goes out now. If so, ``sent`` must follow."""
+        if not self.due and self._unacked:
+            if self._unacked >= 2 * mss or self._quick:
+                self.due = True
+            elif self.deadline == inf:
+                self.deadline = now + self._delay
+        if self.due and self._quick:
+            self._quick -= 1
+        return self.due
+
+    def sent(self, position: Position) -> None:
+        """Everything up to ``position`` is acknowledged by what goes out now."""
+        self.due = False
+        self.deadline = inf
+        self.early = 0
+        self.last = position
+        self._unacked = 0

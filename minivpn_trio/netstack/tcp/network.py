@@ -1,0 +1,67 @@
+"""What a connection needs of the stack around it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+from ...errors import DropReason
+from ..packets import TcpSegment
+
+if TYPE_CHECKING:
+    from .connection import TcpConnection
+
+__all__ = ["Network", "os_error"]
+
+
+def os_error(number: int) -> OSError:
+    """The OSError of an errno, of the right subclass."""
+    return OSError(number, os.strerror(number))
+
+
+class Network(Protocol):
+    """What a connection needs of the stack."""
+
+    def emit(self, packet: bytes) -> bool:
+        """Queue a packet; False: dropped, there is no room."""
+        ...
+
+    def emit_train(self, packets: list[bytes]) -> None:
+        """Queue packets for which ``room`` said that there is room."""
+        ...
+
+    def room(self, connection: TcpConnection) -> int:
+        """How many packets of data may be queued now. If none, ``flush`` is called again when there are."""
+        ...
+
+    def build(self, segment: TcpSegment) -> bytes:
+        """A packet, the slow way."""
+        ...
+
+    def parse(self, packet: bytes) -> TcpSegment | None:
+        """A segment, the slow way; None: malformed, counted."""
+        ...
+
+    def arm(self, connection: TcpConnection) -> None:
+        """``connection.deadline`` may have moved."""
+        ...
+
+    def drop(self, reason: DropReason) -> None:
+        """Count a packet that was not used."""
+        ...
+
+    def established(self, connection: TcpConnection) -> None:
+        """The handshake is complete: the fast path may be taken."""
+        ...
+
+    def forget(self, connection: TcpConnection) -> None:
+        """The connection is over, without TIME-WAIT."""
+        ...
+
+    def time_wait(self, connection: TcpConnection) -> None:
+        """The connection is over and its four-tuple rests."""
+        ...
+
+    def grow(self, size: int) -> bool:
+        """Whether a receive buffer may grow by ``size`` bytes."""
+        ...
