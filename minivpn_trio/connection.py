@@ -175,6 +175,7 @@ class Connection:
                 inlet=pipes.inlet("tlssession.worker"),
                 outlet=pipes.waiting("tlssession.worker", "controlchannel.move_down"),
                 keys=pipes.waiting("tlssession.worker", "datachannel.keeper"),
+                wraps=pipes.waiting("tlssession.worker", "packetmuxer.move_down"),
                 up=pipes.waiting("tlssession.worker", "client"),
                 emit=self._session_event,
             ),

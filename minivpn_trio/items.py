@@ -20,6 +20,7 @@ __all__ = [
     "OpenKey",
     "RekeyWanted",
     "RemoteBound",
+    "RenegotiationKey",
     "RetireKey",
     "Segment",
     "SequencedPacket",
@@ -117,6 +118,17 @@ class RekeyWanted:
     """datachannel tells tlssession: the current key is near one of its limits."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenegotiationKey:
+    """tlssession tells packetmuxer: both sides wrap the control packets of all later keys with a
+    key made of these 256 bytes of the first TLS session (dynamic tls-crypt).
+
+    It is sent before whatever can lead to a soft reset.
+    """
+
+    exported: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,13 @@ import re
 from .draft import BadValue, Draft, Handler, WrapDraft
 from .grammar import Statement
 from .model import Credentials
+from .tls_crypt_v2_key import parse_client_key
 from .tls_names import openssl_names
 
 __all__ = ["HANDLERS", "check_pem"]
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----\s(.*?)-----END \1-----", re.DOTALL)
 _STATIC_KEY = re.compile(rb"-----BEGIN OpenVPN Static key V1-----(.*?)-----END OpenVPN Static key V1-----", re.DOTALL)
-_V2_KEY = re.compile(
-    rb"-----BEGIN OpenVPN tls-crypt-v2 client key-----(.*?)-----END OpenVPN tls-crypt-v2 client key-----", re.DOTALL
-)
 _STATIC_KEY_BYTES = 256
 #: Characters of a user name or a password.
 _LONGEST_CREDENTIAL = 4096
@@ -165,8 +163,11 @@ def _tls_crypt_v2(draft: Draft, statement: Statement) -> None:
     wrap = WrapDraft("tls-crypt-v2", statement.line)
     draft.wraps.append(wrap)
     data = draft.material(statement)
-    if data is not None and _V2_KEY.search(data) is None:
-        raise BadValue("there is no tls-crypt-v2 client key in it")
+    if data is not None:
+        try:
+            parse_client_key(data)
+        except ValueError as exc:
+            raise BadValue(str(exc)) from None
     wrap.key = data
 
 

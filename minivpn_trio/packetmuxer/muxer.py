@@ -11,6 +11,9 @@ off the path binds nothing, from whatever address it pretends to come. Once boun
 a packet with another session id is dropped, resets included. A server binds
 the id of the client's first hard reset.
 
+The wrap may change with the key id: control packets of all keys after the
+first have one of their own once ``install_renegotiation_key`` was called.
+
 Bursts of data packets, nearly all there are, are recognised by their first
 bytes and handed on as the same list.
 """
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -38,6 +42,7 @@ from ..packet.ids import KeyID, PacketID, RandomBytes, Role, SessionID
 from ..packet.opcodes import DATA_OPCODES, KEY_ID_MASK, OPCODE_SHIFT, Opcode
 from ..tracing import Direction, PacketTraced, Tracer
 from .control_wrap import ControlWrap
+from .early_negotiation import EarlyFlag, parse_early_untrusted, serialize_early
 
 __all__ = ["MAX_CONTROL_DATAGRAM", "Demuxed", "PacketMuxer"]
 
@@ -51,13 +56,13 @@ RIDING_ACKS = 4
 #: What a control packet has besides wrap and payload.
 CONTROL_OVERHEAD = HEAD_SIZE + 1 + RIDING_ACKS * PACKET_ID_SIZE + SESSION_ID_SIZE + PACKET_ID_SIZE
 
-HARD_RESET_OF = {
-    Role.CLIENT: Opcode.CONTROL_HARD_RESET_CLIENT_V2,
-    Role.SERVER: Opcode.CONTROL_HARD_RESET_SERVER_V2,
-}
 #: The packet id of every hard reset, and so what acknowledges one.
 RESET_ID = PacketID(0)
 FIRST_KEY = KeyID(0)
+#: The message that repeats a client's wrapped key where the server asks for it.
+KEY_MESSAGE = PacketID(1)
+#: Bytes of payload that fit a control packet whatever else is in it (reference: ssl.c, write_outgoing_tls_ciphertext).
+LEAST_PAYLOAD = 16
 
 DATA_FIRST_BYTES = frozenset(opcode << OPCODE_SHIFT | key for opcode in DATA_OPCODES for key in range(KEY_ID_MASK + 1))
 first_byte = itemgetter(0)
@@ -94,9 +99,15 @@ class PacketMuxer:
         self._session_state = session_state
         self._local = new_session_id(rng)
         self._remote: SessionID | None = None
-        peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
-        self._peer_reset = HARD_RESET_OF[peer]
+        self._peer_reset = Opcode.CONTROL_HARD_RESET_SERVER_V2 if role is Role.CLIENT else wrap.client_reset
         self._expected = {Opcode.CONTROL_V1, Opcode.ACK_V1, Opcode.CONTROL_SOFT_RESET_V1, self._peer_reset}
+        if self._peer_reset is Opcode.CONTROL_HARD_RESET_CLIENT_V3:
+            self._expected.add(Opcode.CONTROL_WKC_V1)
+        #: The wrap of the keys after the first; None: the same as that of the first.
+        self._later_wrap: ControlWrap | None = None
+        #: Message 1 carries the wrapped key. None: the server did not answer yet.
+        self._resend_key: bool | None = None if wrap.wrapped_key_size else False
+        self._key_message_sent = False
         #: Packets refused, by reason.
         self.drops: Counter[DropReason] = Counter()
         #: Control packets that came through, and that were sent.
@@ -116,11 +127,24 @@ class PacketMuxer:
     @property
     def max_control_payload(self) -> int:
         """Bytes of TLS stream that fit one control packet, whatever acknowledgements ride on it."""
-        return MAX_CONTROL_DATAGRAM - self._wrap.overhead - CONTROL_OVERHEAD
+        overhead = self._wrap.overhead
+        if self._later_wrap is not None:
+            overhead = max(overhead, self._later_wrap.overhead)
+        if self._resend_key is not False and not self._key_message_sent:
+            overhead += self._wrap.wrapped_key_size
+        return max(MAX_CONTROL_DATAGRAM - overhead - CONTROL_OVERHEAD, LEAST_PAYLOAD)
 
     def wrap_for(self, key_id: KeyID) -> ControlWrap:
         """The wrap of control packets of ``key_id``: one for all, unless keys after the first get their own."""
-        return self._wrap
+        return self._wrap if key_id == FIRST_KEY or self._later_wrap is None else self._later_wrap
+
+    def install_renegotiation_key(self, exported: bytes) -> None:
+        """From now on control packets of all keys but the first are wrapped with a key made of these 256 bytes,
+        which both sides took from the first TLS session, and of the wrap's own (dynamic tls-crypt).
+
+        Raises ValueError: not 256 bytes.
+        """
+        self._later_wrap = self._wrap.renegotiation(exported, self._role)
 
     def handle_datagrams(self, burst: Burst, now: float) -> Demuxed:
         """Sort what arrived. Never raises; what is not ours is dropped and counted."""
@@ -139,7 +163,7 @@ class PacketMuxer:
         was nothing to acknowledge.
         """
         burst = []
-        for packet in packets:
+        for packet in map(self._early, packets):
             head, body = serialize_control(
                 ControlPacket(
                     opcode=packet.opcode,
@@ -157,6 +181,18 @@ class PacketMuxer:
                 self._trace("out", packet, len(datagram), now)
         self.packets_out += len(burst)
         return burst
+
+    def _early(self, packet: SequencedPacket) -> SequencedPacket:
+        """``packet`` with what early negotiation makes of it, each time it is sent."""
+        if packet.key_id != FIRST_KEY:
+            return packet
+        if packet.packet_id == KEY_MESSAGE:
+            self._key_message_sent = True
+            if self._resend_key and packet.opcode is Opcode.CONTROL_V1:
+                return replace(packet, opcode=Opcode.CONTROL_WKC_V1)
+        elif packet.opcode is Opcode.CONTROL_HARD_RESET_SERVER_V2 and self._wrap.early_flags:
+            return replace(packet, payload=serialize_early(self._wrap.early_flags))
+        return packet
 
     def _sort(self, burst: Burst, now: float) -> Demuxed:
         """handle_datagrams for a burst that may hold anything."""
@@ -203,10 +239,15 @@ class PacketMuxer:
         is_reset = packet.opcode is self._peer_reset
         if is_reset and (packet.packet_id != RESET_ID or packet.key_id != FIRST_KEY):
             raise ProtocolError(DropReason.MALFORMED, "a hard reset that does not begin a session")
+        # Who does not announce early negotiation has no business reading its answer.
+        early = is_reset and self._role is Role.CLIENT and self._wrap.wrapped_key_size > 0
+        flags = parse_early_untrusted(packet.payload) if early else EarlyFlag(0)
         if self._remote is None:
             self._bind_untrusted(packet, is_reset)
         elif packet.session_id != self._remote:
             raise ProtocolError(DropReason.BAD_SESSION_ID, "it comes from another session")
+        if early and self._resend_key is None:
+            self._resend_key = EarlyFlag.RESEND_WKC in flags
 
     def _bind_untrusted(self, packet: ControlPacket, is_reset: bool) -> None:
         """Take the session id of ``packet`` as the peer's, or raise ProtocolError."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..errors import ConfigError
 
-__all__ = ["STATIC_KEY_SIZE", "StaticKey", "parse_static_key"]
+__all__ = ["SLOT_SIZE", "STATIC_KEY_SIZE", "StaticKey", "parse_static_key"]
 
 STATIC_KEY_SIZE = 256
 SLOT_SIZE = 64
@@ -34,6 +34,10 @@ class StaticKey:
     def __post_init__(self) -> None:
         if len(self.material) != STATIC_KEY_SIZE:
             raise ValueError(f"a static key has {STATIC_KEY_SIZE} bytes")
+
+    def __xor__(self, other: StaticKey) -> StaticKey:
+        """The exclusive-or of both, byte by byte."""
+        return StaticKey(bytes(a ^ b for a, b in zip(self.material, other.material, strict=True)))
 
     def cipher(self, pair: int) -> bytes:
         """The 64-byte cipher slot of pair 0 or 1."""

@@ -20,14 +20,17 @@ from typing import Literal
 
 from ..errors import DropReason, ProtocolError
 from ..packet.codec import HEAD_SIZE
+from ..packet.ids import Role
 from ..packet.replay import ReplayWindow
 from .replay_ids import REPLAY_ID_SIZE, ReplayIDs, check_replay_untrusted
 from .static_key import StaticKey
+from .tls_crypt import dynamic_tls_crypt
+from .wrapping import ControlWrap
 
 __all__ = ["TlsAuth"]
 
 
-class TlsAuth:
+class TlsAuth(ControlWrap):
     """The tls-auth wrap of one session. ``digest`` is OpenVPN's name (``SHA256``)."""
 
     def __init__(
@@ -37,15 +40,18 @@ class TlsAuth:
         digest: str = "SHA1",
         *,
         unix_time: Callable[[], float],
-        window: ReplayWindow | None = None,
+        new_window: Callable[[], ReplayWindow] = ReplayWindow,
     ) -> None:
+        self._key = key
         self._digest = digest.lower()
         self._digest_size = hashlib.new(self._digest).digest_size
         sends, receives = (0, 0) if direction is None else (direction, 1 - direction)
         self._send_key = key.hmac(sends)[: self._digest_size]
         self._receive_key = key.hmac(receives)[: self._digest_size]
         self._ids = ReplayIDs(unix_time)
-        self._window = window if window is not None else ReplayWindow()
+        self._window = new_window()
+        self._unix_time = unix_time
+        self._new_window = new_window
         self._body_at = HEAD_SIZE + self._digest_size + REPLAY_ID_SIZE
 
     @property
@@ -73,3 +79,9 @@ class TlsAuth:
             raise ProtocolError(DropReason.BAD_AUTHENTICATION)
         check_replay_untrusted(self._window, replay_id, now)
         return head, body
+
+    def renegotiation(self, exported: bytes, role: Role) -> ControlWrap:
+        """The wrap of later keys: tls-crypt, with a key made of both."""
+        return dynamic_tls_crypt(
+            StaticKey(exported) ^ self._key, role, unix_time=self._unix_time, new_window=self._new_window
+        )

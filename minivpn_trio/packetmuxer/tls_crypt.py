@@ -7,9 +7,13 @@
 
 The client always sends with the second pair of the key and receives with the
 first (reference: tls_crypt.c; Rogaway and Shrimpton's SIV construction). The
-same construction with another key is tls-crypt-v2, where the packets that
-open a session have the wrapped client key appended, and dynamic tls-crypt,
-where the key comes from the first TLS session.
+same construction with another key is tls-crypt-v2 (tls_crypt_v2.py), where
+the packets that open a session have the wrapped client key appended, and
+dynamic tls-crypt: there the control packets of all keys after the first are
+protected with a key exported from the first TLS session, combined with the
+static key if there is one. Whoever recorded a session and gets hold of the
+static key later can still not read, or forge, its renegotiations (reference:
+tls_crypt.c, tls_session_generate_dynamic_tls_crypt_key).
 """
 
 from __future__ import annotations
@@ -27,24 +31,25 @@ from ..packet.ids import Role
 from ..packet.replay import ReplayWindow
 from .replay_ids import REPLAY_ID_SIZE, ReplayIDs, check_replay_untrusted
 from .static_key import StaticKey
+from .wrapping import ControlWrap
 
-__all__ = ["TlsCrypt"]
+__all__ = ["BODY_AT", "DIGEST", "KEY_SIZE", "OVERHEAD", "TAG_SIZE", "TlsCrypt", "dynamic_tls_crypt", "xor_keystream"]
 
 TAG_SIZE = 32
 IV_SIZE = 16
 KEY_SIZE = 32
 DIGEST = "sha256"
 
+#: Bytes to set aside in a datagram. 40 of them are on the wire; the reference reserves one
+#: cipher block more, and its full packets (1206 bytes) are what a server and an observer know.
+OVERHEAD = REPLAY_ID_SIZE + TAG_SIZE + IV_SIZE
+
 TAG_AT = HEAD_SIZE + REPLAY_ID_SIZE
 BODY_AT = TAG_AT + TAG_SIZE
 
 
-class TlsCrypt:
-    """The tls-crypt wrap of one session."""
-
-    #: Bytes to set aside in a datagram. 40 of them are on the wire; the reference reserves one
-    #: cipher block more, and its full packets (1206 bytes) are what a server and an observer know.
-    overhead = REPLAY_ID_SIZE + TAG_SIZE + IV_SIZE
+class TlsCrypt(ControlWrap):
+    """The tls-crypt wrap of one session, which counts its packets from ``first_replay_id``."""
 
     def __init__(
         self,
@@ -52,14 +57,23 @@ class TlsCrypt:
         role: Role,
         *,
         unix_time: Callable[[], float],
-        window: ReplayWindow | None = None,
+        new_window: Callable[[], ReplayWindow] = ReplayWindow,
+        first_replay_id: int = 1,
     ) -> None:
+        self._key = key
         sends, receives = (1, 0) if role is Role.CLIENT else (0, 1)
         self._send_hmac, self._receive_hmac = key.hmac(sends)[:KEY_SIZE], key.hmac(receives)[:KEY_SIZE]
         self._send_cipher = AES(key.cipher(sends)[:KEY_SIZE])
         self._receive_cipher = AES(key.cipher(receives)[:KEY_SIZE])
-        self._ids = ReplayIDs(unix_time)
-        self._window = window if window is not None else ReplayWindow()
+        self._ids = ReplayIDs(unix_time, first=first_replay_id)
+        self._window = new_window()
+        self._unix_time = unix_time
+        self._new_window = new_window
+
+    @property
+    def overhead(self) -> int:
+        """Bytes to set aside in a datagram; not all of them are used."""
+        return OVERHEAD
 
     def wrap(self, head: bytes, body: bytes, now: float) -> bytes:
         """The datagram for a control packet of ``head`` (9 bytes) and ``body``."""
@@ -80,6 +94,23 @@ class TlsCrypt:
             raise ProtocolError(DropReason.BAD_AUTHENTICATION)
         check_replay_untrusted(self._window, datagram[HEAD_SIZE:TAG_AT], now)
         return datagram[:HEAD_SIZE], body
+
+    def renegotiation(self, exported: bytes, role: Role) -> ControlWrap:
+        """The wrap of later keys: made of both keys."""
+        return dynamic_tls_crypt(
+            StaticKey(exported) ^ self._key, role, unix_time=self._unix_time, new_window=self._new_window
+        )
+
+
+def dynamic_tls_crypt(
+    key: StaticKey,
+    role: Role,
+    *,
+    unix_time: Callable[[], float],
+    new_window: Callable[[], ReplayWindow] = ReplayWindow,
+) -> TlsCrypt:
+    """The wrap of later keys of a session. It counts its packets from 1, whatever went before."""
+    return TlsCrypt(key, role, unix_time=unix_time, new_window=new_window)
 
 
 def xor_keystream(key: AES, tag: bytes, text: bytes) -> bytes:

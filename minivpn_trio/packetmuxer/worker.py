@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from ..items import Burst, ControlBurst, RemoteBound, SequencedPacket
+from ..items import Burst, ControlBurst, RemoteBound, RenegotiationKey, SequencedPacket
 from ..ports import DroppingOutlet, Inlet, WaitingOutlet
 from .muxer import PacketMuxer
 
@@ -38,14 +38,22 @@ async def move_up(
         return
 
 
-async def move_down(muxer: PacketMuxer, *, inlet: Inlet[Burst | ControlBurst], outlet: WaitingOutlet[Burst]) -> None:
-    """From reliable, datachannel and keeper to the network, until the inlet ends."""
+async def move_down(
+    muxer: PacketMuxer, *, inlet: Inlet[Burst | ControlBurst | RenegotiationKey], outlet: WaitingOutlet[Burst]
+) -> None:
+    """From reliable, datachannel and keeper to the network, until the inlet ends.
+
+    A key that comes between is installed before anything that follows it is wrapped.
+    """
     receive, send = inlet.receive, outlet.send
     try:
         while True:
             item = await receive()
             if isinstance(item, ControlBurst):
                 item = muxer.wrap_control(item.packets, trio.current_time())
+            elif isinstance(item, RenegotiationKey):
+                muxer.install_renegotiation_key(item.exported)
+                continue
             await send(item)
     except trio.EndOfChannel:
         return

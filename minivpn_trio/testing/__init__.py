@@ -3,7 +3,8 @@
 - ``open_vpn_server``: an OpenVPN server inside the test process, with a TCP/IP
   stack and small services behind it; over 127.0.0.1, or over memory links
   that lose, delay, reorder, repeat and corrupt, seeded, on any Trio clock.
-- ``CertificateAuthority``: certificates made on the spot.
+- ``CertificateAuthority``: certificates made on the spot; ``static_key``, ``tls_crypt_v2_server_key``,
+  ``tls_crypt_v2_client_key``: keys for the control channel.
 - ``Endpoint`` and ``LinkModel``: both ends of a session and the link between
   them without Trio, for simulations of one's own.
 
@@ -12,6 +13,7 @@ Nothing here is imported by the rest of the package, apart from the command
 """
 
 from .endpoint import Endpoint
+from .keys import static_key, tls_crypt_v2_client_key, tls_crypt_v2_server_key
 from .link import LinkConditions, LinkModel, MemoryTransport, memory_link
 from .pki import CertificateAuthority, Identity
 from .server import ServerCore, ServerSettings
@@ -31,4 +33,7 @@ __all__ = [
     "VPNServer",
     "memory_link",
     "open_vpn_server",
+    "static_key",
+    "tls_crypt_v2_client_key",
+    "tls_crypt_v2_server_key",
 ]

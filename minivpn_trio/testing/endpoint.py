@@ -8,45 +8,36 @@ server is made of these, and a simulation joins two of them by a ``LinkModel``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..controlchannel.channel import ControlChannel
 from ..datachannel.channel import DataChannel
 from ..events import Event
-from ..items import Burst, DataChannelKey, ExpectKey, OpenKey, RetireKey, Segment, SoftResetSeen, TLSBytes, TunnelUp
-from ..packet.ids import KeyID, RandomBytes, Role
+from ..items import Burst, ExpectKey, OpenKey, RetireKey, Segment, SoftResetSeen, TunnelUp
+from ..packet.ids import RandomBytes, Role
 from ..packetmuxer.control_wrap import ControlWrap
 from ..packetmuxer.muxer import PacketMuxer
 from ..reliable.transport import ReliableTransport
+from ..tlssession.machine import SessionMachine
 
-__all__ = ["Endpoint", "SessionCore"]
-
-
-class SessionCore(Protocol):
-    """What an endpoint asks of a TLS session, in either role (``tlssession``)."""
-
-    def start(self, now: float) -> None: ...
-    def handle_remote_bound(self, now: float) -> None: ...
-    def handle_tls_bytes(self, key_id: KeyID, data: bytes, now: float) -> None: ...
-    def handle_soft_reset(self, key_id: KeyID, now: float) -> None: ...
-    def handle_rekey_wanted(self, reason: str, now: float) -> None: ...
-    def handle_timeout(self, now: float) -> None: ...
-    def next_timeout(self) -> float | None: ...
-    def goodbye(self, now: float) -> None: ...
-    def poll_outgoing(self) -> list[TLSBytes | OpenKey | ExpectKey | RetireKey]: ...
-    def poll_keys(self) -> list[DataChannelKey]: ...
-    def poll_ups(self) -> list[TunnelUp]: ...
-    def poll_events(self) -> list[Event]: ...
+__all__ = ["Endpoint"]
 
 
 class Endpoint:
     """A client's or a server's end of one session.
 
-    ``handle_datagrams`` and ``handle_timeout`` take input; ``take_datagrams``
-    and ``take_packets`` give output; ``next_timeout`` says when to come back.
-    What the session raises (ConnectError, TunnelClosed and their kinds) leaves
-    the method that caused it.
+    ``handle_datagrams``, ``send_packets`` and ``handle_timeout`` take input; ``take_datagrams``
+    and ``take_packets`` give output; ``next_timeout`` says when to come back. ``make_session``
+    gets the muxer, which knows the session ids, and returns a ``TlsSession`` or
+    ``ServerTlsSession``. All times are seconds of the caller's clock.
+
+    What ends the session (ConnectError, TunnelClosed and their kinds) is raised by the method
+    that found out. Look at ``take_datagrams`` all the same: it may hold the TLS alert that tells
+    the peer.
+
+    ``adaptive``: see ``ReliableTransport``. The client proper is adaptive over UDP; an
+    openvpn server is not.
     """
 
     def __init__(
@@ -55,7 +46,7 @@ class Endpoint:
         role: Role,
         wrap: ControlWrap,
         rng: RandomBytes,
-        make_session: Callable[[PacketMuxer], SessionCore],
+        make_session: Callable[[PacketMuxer], SessionMachine],
         tls_timeout: float = 2.0,
         adaptive: bool = False,
     ) -> None:
@@ -73,40 +64,45 @@ class Endpoint:
 
     def start(self, now: float) -> None:
         """Begin: a client sends its hard reset, a server waits for one."""
-        self.session.start(now)
-        self._pump(now)
+        with self._pumping(now):
+            self.session.start(now)
 
     def handle_datagrams(self, burst: Burst, now: float) -> None:
         """Take what arrived from the network. Hostile datagrams are counted and dropped."""
         demuxed = self.muxer.handle_datagrams(burst, now)
-        if demuxed.control:
-            self.reliable.handle_packets(demuxed.control, now)
-        if demuxed.bound:
-            self.session.handle_remote_bound(now)
-        self._deliver(now)
+        if demuxed.control or demuxed.bound:
+            with self._pumping(now):
+                self.reliable.handle_packets(demuxed.control, now)
+                if demuxed.bound:
+                    self.session.handle_remote_bound(now)
+                self._deliver(now)
         if demuxed.data:
             self._packets += self.data.decrypt_burst(demuxed.data, now)
-        self._pump(now)
+            closed = self.data.poll_closed()
+            if closed is not None:
+                raise closed
 
     def send_packets(self, burst: Burst, now: float) -> None:
         """Encrypt IP packets. Before there is a key they are dropped and counted."""
         self._datagrams += self.data.encrypt_burst(burst, now)
 
     def handle_timeout(self, now: float) -> None:
-        """Do what is due by ``now``."""
-        due = self.session.next_timeout()
-        if due is not None and due <= now:
-            self.session.handle_timeout(now)
-        due = self.data.next_timeout()
-        if due is not None and due <= now:
-            self._datagrams += self.data.handle_timeout(now)
+        """Do what is due by ``now``. Calling it too early does nothing."""
+        with self._pumping(now):
+            due = self.session.next_timeout()
+            if due is not None and due <= now:
+                self.session.handle_timeout(now)
+            due = self.data.next_timeout()
+            if due is not None and due <= now:
+                self._datagrams += self.data.handle_timeout(now)
             reason = self.data.poll_rekey()
             if reason is not None:
                 self.session.handle_rekey_wanted(reason, now)
-        closed = self.data.poll_closed()
-        if closed is not None:
-            raise closed
-        self._pump(now)
+
+    def run(self, command: Callable[[], None], now: float) -> None:
+        """Call ``command``, which makes the session say something, and carry that out."""
+        with self._pumping(now):
+            command()
 
     def next_timeout(self) -> float | None:
         """When ``handle_timeout`` is due; None: nothing is planned."""
@@ -125,8 +121,7 @@ class Endpoint:
 
     def goodbye(self, now: float) -> None:
         """Queue what tells the peer that we leave."""
-        self.session.goodbye(now)
-        self._pump(now)
+        self.run(lambda: self.session.goodbye(now), now)
         self._datagrams += self.data.goodbye(now)
 
     def _deliver(self, now: float) -> None:
@@ -136,8 +131,18 @@ class Endpoint:
             else:
                 self.session.handle_tls_bytes(item.key_id, item.data, now)
 
+    @contextmanager
+    def _pumping(self, now: float) -> Iterator[None]:
+        """Whatever the session is made to say in this block goes out, also where it ends with an error."""
+        try:
+            yield
+        finally:
+            self._pump(now)
+
     def _pump(self, now: float) -> None:
         """Carry what the session wants to say down to datagrams, and its reports out."""
+        for renegotiation_key in self.session.poll_renegotiation_keys():
+            self.muxer.install_renegotiation_key(renegotiation_key.exported)
         self._waiting += self.channel.segment(self.session.poll_outgoing())
         for key in self.session.poll_keys():
             self.data.install_key(key, now)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
+from itertools import count
 
 from ..config.model import DEFAULT_DATA_CIPHERS, ControlWrapKind, TunnelConfig
 from ..errors import DropReason, MiniVPNError
@@ -18,10 +19,11 @@ from ..items import Burst
 from ..packet.ids import RandomBytes, Role
 from ..packet.opcodes import OPCODE_SHIFT, Opcode
 from ..packetmuxer.control_wrap import make_control_wrap
-from ..packetmuxer.muxer import PacketMuxer
+from ..packetmuxer.muxer import DATA_FIRST_BYTES, PacketMuxer
 from ..tlssession.engine import TLSContext
 from ..tlssession.server import ServerPolicy, ServerTlsSession
 from .endpoint import Endpoint
+from .keys import tls_crypt_v2_client_key
 from .pki import CertificateAuthority, Identity
 
 __all__ = ["ServerCore", "ServerSettings"]
@@ -47,7 +49,10 @@ class ServerSettings:
     auth: str = "SHA1"
     control_wrap: ControlWrapKind = "none"
     #: The static key of tls-auth or tls-crypt; both sides use it, tls-auth with key-direction 0 here, 1 there.
+    #: With tls-crypt-v2 the server key, from which each client gets one of its own.
     control_wrap_key: bytes | None = field(default=None, repr=False)
+    #: tls-crypt-v2: clients must send their key again with message 1, as to a server that keeps no state before.
+    force_cookie: bool = False
     compression: str = "none"
     fragment: int | None = None
     topology: str = "subnet"
@@ -61,6 +66,9 @@ class ServerSettings:
     tls_timeout: float = 2.0
     hand_window: float = 60.0
     tun_mtu: int = 1500
+    #: Several tunnels with one certificate at the same time. Otherwise who comes again takes the place of who
+    #: was there, and its address, as with openvpn.
+    duplicate_cn: bool = False
     policy: ServerPolicy = field(default_factory=ServerPolicy)
 
 
@@ -73,10 +81,16 @@ class Client:
         self.session = session
         #: Its address inside the tunnel.
         self.address = address
+        #: The common name of its certificate; None before TLS is up, or where it has none.
+        self.common_name: str | None = None
 
 
 class ServerCore:
-    """The server. ``deliver`` is called with the IP packets that clients send to anybody but each other."""
+    """The server. ``deliver`` is called with the IP packets that clients send to anybody but each other.
+
+    A peer is whatever names the other end of a transport: a socket address, an object. All times
+    are seconds of the caller's clock.
+    """
 
     def __init__(
         self,
@@ -100,11 +114,16 @@ class ServerCore:
         self.address = hosts[0]
         self._free = hosts[:0:-1]
         self.clients: dict[Hashable, Client] = {}
+        # Who began a new session where there is one already: takes its place once it authenticated.
+        self._newcomers: dict[Hashable, Client] = {}
         self._by_address: dict[bytes, Client] = {}
+        self._serials = count(1)
         self._output: list[tuple[Hashable, Burst]] = []
         self.drops: Counter[DropReason] = Counter()
         #: Why sessions ended, newest last, the last 64.
         self.endings: list[MiniVPNError] = []
+        #: Called with the peer of each session that ended, after its last datagrams were collected. Must not raise.
+        self.on_ended: Callable[[Hashable], object] = lambda _: None
 
     def _server_config(self) -> TunnelConfig:
         settings = self.settings
@@ -128,7 +147,10 @@ class ServerCore:
     def client_config(self) -> TunnelConfig:
         """A TunnelConfig for a new client of this server, with a fresh certificate; ``remotes`` is empty."""
         settings = self.settings
-        identity = settings.ca.issue_client() if settings.policy.client_certificate != "none" else None
+        key = settings.control_wrap_key
+        if settings.control_wrap == "tls-crypt-v2" and key is not None:
+            key = tls_crypt_v2_client_key(key, rng=self._rng)
+        identity = settings.ca.issue_client(f"client-{next(self._serials)}") if settings.policy.client_certificate != "none" else None
         return TunnelConfig(
             remotes=(),
             ca=settings.ca.cert,
@@ -136,7 +158,7 @@ class ServerCore:
             key=identity.key if identity else None,
             remote_cert_tls=True,
             control_wrap=settings.control_wrap,
-            control_wrap_key=settings.control_wrap_key,
+            control_wrap_key=key,
             key_direction=1 if settings.control_wrap == "tls-auth" else None,
             data_ciphers=settings.data_ciphers,
             auth=settings.auth,
@@ -157,12 +179,12 @@ class ServerCore:
         if client is None:
             client = self._admit(peer, burst, now)
             if client is None:
-                self.drops[DropReason.BAD_SESSION_ID] += len(burst)
                 return
-        self._step(client, lambda endpoint: endpoint.handle_datagrams(burst, now))
-        packets = client.endpoint.take_packets()
-        if packets:
-            self._route(client, packets, now)
+            self.clients[peer] = client
+        elif not is_data(burst):
+            burst = self._sort_out_newcomer(client, burst, now)
+        if burst:
+            self._feed(client, burst, now)
 
     def send_packets(self, burst: Burst, now: float) -> None:
         """Send IP packets to the clients that they are addressed to."""
@@ -179,14 +201,15 @@ class ServerCore:
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due by ``now`` for every client."""
-        for client in list(self.clients.values()):
+        for client in [*self.clients.values(), *self._newcomers.values()]:
             due = client.endpoint.next_timeout()
             if due is not None and due <= now:
                 self._step(client, lambda endpoint: endpoint.handle_timeout(now))
 
     def next_timeout(self) -> float | None:
         """When ``handle_timeout`` is due; None: nothing is planned."""
-        times = (client.endpoint.next_timeout() for client in self.clients.values())
+        clients = (*self.clients.values(), *self._newcomers.values())
+        times = (client.endpoint.next_timeout() for client in clients)
         return min((time for time in times if time is not None), default=None)
 
     # output and commands
@@ -198,25 +221,72 @@ class ServerCore:
 
     def send_message(self, client: Client, text: str, now: float) -> None:
         """Send a control message such as ``RESTART``."""
-        self._step(client, lambda endpoint: client.session.send_message(text, now))
-        self._step(client, lambda endpoint: endpoint.handle_timeout(now))
+        self._step(client, lambda endpoint: endpoint.run(lambda: client.session.send_message(text, now), now))
+
+    def goodbye(self, now: float) -> None:
+        """Tell every client that the server leaves, and forget them all."""
+        for client in list(self.clients.values()):
+            self._step(client, lambda endpoint: endpoint.goodbye(now))
+            self.forget(client.peer)
 
     def forget(self, peer: Hashable) -> None:
         """The peer's transport is gone: so is its session. Unknown peers are fine."""
-        client = self.clients.pop(peer, None)
-        if client is not None:
-            self._by_address.pop(client.address.packed, None)
-            self._free.append(client.address)
+        for clients in (self._newcomers, self.clients):
+            client = clients.get(peer)
+            if client is not None:
+                self._remove(client)
 
     # inside
 
+    def _feed(self, client: Client, burst: Burst, now: float) -> None:
+        self._step(client, lambda endpoint: endpoint.handle_datagrams(burst, now))
+        packets = client.endpoint.take_packets()
+        if packets:
+            self._route(client, packets, now)
+
+    def _sort_out_newcomer(self, client: Client, burst: Burst, now: float) -> Burst:
+        """Give a new session of the same peer, which a client that was restarted begins, what is its own.
+
+        The session there is goes on until the new one authenticated: anybody can forge a reset.
+        """
+        known = client.endpoint.muxer.remote_session_id
+        newcomer = self._newcomers.get(client.peer)
+        others = [datagram for datagram in burst if not is_data([datagram]) and session_id(datagram) != known]
+        if not others:
+            return burst
+        named = newcomer.endpoint.muxer.remote_session_id if newcomer is not None else None
+        resets = [datagram for datagram in others if datagram[0] in HARD_RESETS and session_id(datagram) != named]
+        if resets:
+            if newcomer is not None:
+                self._remove(newcomer)
+            newcomer = self._admit(client.peer, resets, now)
+            if newcomer is not None:
+                self._newcomers[client.peer] = newcomer
+        if newcomer is None:
+            return burst
+        self._feed(newcomer, others, now)
+        return [datagram for datagram in burst if datagram not in others]
+
     def _admit(self, peer: Hashable, burst: Burst, now: float) -> Client | None:
+        """Begin a session with ``peer``, if ``burst`` asks for one."""
         if not any(datagram and datagram[0] in HARD_RESETS for datagram in burst):
+            self.drops[DropReason.BAD_SESSION_ID] += len(burst)
             return None
-        if len(self.clients) >= MAX_CLIENTS or not self._free:
+        if len(self.clients) + len(self._newcomers) >= MAX_CLIENTS or not self._free:
+            self.drops[DropReason.LIMIT] += len(burst)
             return None
         address = self._free.pop()
-        policy = self._policy(address, len(self.clients))
+        policy = self._policy(address)
+        client: Client | None = None
+
+        def authenticate(name: str, password: str) -> bool | str:
+            verdict = True if check is None else check(name, password)
+            if verdict is True and client is not None:
+                self._settle(client)
+            return verdict
+
+        check = policy.authenticate
+        policy = replace(policy, authenticate=authenticate)
         sessions: list[ServerTlsSession] = []
 
         def make_session(muxer: PacketMuxer) -> ServerTlsSession:
@@ -237,19 +307,61 @@ class ServerCore:
 
         endpoint = Endpoint(
             role=Role.SERVER,
-            wrap=make_control_wrap(self._config, Role.SERVER, unix_time=self._unix_time),
+            wrap=make_control_wrap(
+                self._config, Role.SERVER, unix_time=self._unix_time, force_cookie=self.settings.force_cookie
+            ),
             rng=self._rng,
             make_session=make_session,
             tls_timeout=self.settings.tls_timeout,
         )
         client = Client(peer, endpoint, sessions[0], address)
-        self.clients[peer] = client
         self._by_address[address.packed] = client
         endpoint.start(now)
         return client
 
-    def _policy(self, address: IPv4Address, peer_id: int) -> ServerPolicy:
+    def _settle(self, client: Client) -> None:
+        """``client`` has authenticated: it takes the place of its former self.
+
+        Called again when a key is renewed, when there is nothing left to do.
+        """
+        client.common_name = client.session.common_name
+        former = self.clients.get(client.peer)
+        if not self.settings.duplicate_cn and client.common_name is not None and client.session.negotiating_first_key:
+            namesakes = [c for c in self.clients.values() if c.common_name == client.common_name and c is not client]
+            for namesake in namesakes:
+                self._take_over(client, namesake)
+        if former is not None and former is not client and former.peer in self.clients:
+            self._remove(former)
+        if self._newcomers.get(client.peer) is client:
+            del self._newcomers[client.peer]
+            self.clients[client.peer] = client
+
+    def _take_over(self, client: Client, former: Client) -> None:
+        """Give ``client`` the address of ``former``, which is gone."""
+        self._remove(former)
+        self._free.remove(former.address)
+        del self._by_address[client.address.packed]
+        self._free.append(client.address)
+        client.address = former.address
+        self._by_address[client.address.packed] = client
+        policy = self._policy(client.address)
+        client.session.policy = replace(
+            client.session.policy, push=policy.push, peer_id=policy.peer_id
+        )
+
+    def _remove(self, client: Client) -> None:
+        """Forget ``client``; its address is the next to be given away."""
+        for clients in (self.clients, self._newcomers):
+            if clients.get(client.peer) is client:
+                del clients[client.peer]
+        if self._by_address.get(client.address.packed) is client:
+            del self._by_address[client.address.packed]
+            self._free.append(client.address)
+
+    def _policy(self, address: IPv4Address) -> ServerPolicy:
         settings = self.settings
+        # As unique as the address, and not given to anybody else for as long as the address is in use.
+        peer_id = int(address) - int(settings.network.network_address)
         if settings.topology == "subnet":
             ifconfig = f"ifconfig {address} {settings.network.netmask}"
         else:
@@ -283,7 +395,10 @@ class ServerCore:
         except MiniVPNError as exc:
             self.endings = [*self.endings[-63:], exc]
             self._collect(client)
-            self.forget(client.peer)
+            replaced = self.clients.get(client.peer) is not client
+            self._remove(client)
+            if not replaced:
+                self.on_ended(client.peer)
         else:
             self._collect(client)
 
@@ -305,3 +420,13 @@ class ServerCore:
                 own.append(packet)
         if own:
             self._deliver(own)
+
+
+def is_data(burst: Burst) -> bool:
+    """Whether every datagram is a data packet."""
+    return all(datagram and datagram[0] in DATA_FIRST_BYTES for datagram in burst)
+
+
+def session_id(datagram: bytes) -> bytes:
+    """The session id that a control packet claims to come from."""
+    return datagram[1:9]

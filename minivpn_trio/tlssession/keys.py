@@ -19,6 +19,7 @@ from functools import partial
 from ..packet.ids import Role
 
 __all__ = [
+    "DYNAMIC_TLS_CRYPT_LABEL",
     "EKM_LABEL",
     "KEY2_SIZE",
     "KeySlots",
@@ -34,6 +35,8 @@ SLOT_SIZE = 64
 MASTER_SIZE = 48
 #: Reference: ssl_backend.h, EXPORT_KEY_DATA_LABEL. No context value is used.
 EKM_LABEL = b"EXPORTER-OpenVPN-datakeys"
+#: Reference: ssl_backend.h, EXPORT_DYNAMIC_TLS_CRYPT_LABEL; as many bytes, for the control packets of later keys.
+DYNAMIC_TLS_CRYPT_LABEL = b"EXPORTER-OpenVPN-dynamic-tls-crypt"
 _MASTER_LABEL = b"OpenVPN master secret"
 _EXPANSION_LABEL = b"OpenVPN key expansion"
 

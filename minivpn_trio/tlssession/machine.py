@@ -35,13 +35,13 @@ from ..events import (
     TLSHandshakeStarted,
     Warned,
 )
-from ..items import DataChannelKey, ExpectKey, OpenKey, RetireKey, TLSBytes, TunnelUp
+from ..items import DataChannelKey, ExpectKey, OpenKey, RenegotiationKey, RetireKey, TLSBytes, TunnelUp
 from ..packet.ids import KeyID, RandomBytes, Role, SessionID, next_key_id
 from ..packet.opcodes import Opcode
 from ..tracing import StateTraced, Tracer
 from .engine import TLSContext
 from .keymethod2 import KeyMethod2, encode
-from .keys import KeySource
+from .keys import DYNAMIC_TLS_CRYPT_LABEL, KEY2_SIZE, KeySource
 from .keystate import DataSettings, KeyState
 from .messages import encode_message
 
@@ -115,6 +115,7 @@ class SessionMachine(ABC):
         self._cc_exit = False
         self._outgoing: list[Outgoing] = []
         self._keys: list[DataChannelKey] = []
+        self._renegotiation_keys: list[RenegotiationKey] = []
         self._ups: list[TunnelUp] = []
         self._events: list[Event] = []
 
@@ -216,6 +217,11 @@ class SessionMachine(ABC):
     def poll_keys(self) -> list[DataChannelKey]:
         """New data keys for datachannel."""
         taken, self._keys = self._keys, []
+        return taken
+
+    def poll_renegotiation_keys(self) -> list[RenegotiationKey]:
+        """A key for packetmuxer, which has to be installed before what ``poll_outgoing`` says is sent."""
+        taken, self._renegotiation_keys = self._renegotiation_keys, []
         return taken
 
     def poll_ups(self) -> list[TunnelUp]:
@@ -343,6 +349,12 @@ class SessionMachine(ABC):
         )
         if former is not None:
             self._emit(Rekeyed(time=now, key_id=key.key_id, by=key.by))
+
+    def _export_renegotiation_key(self, key: KeyState) -> None:
+        """Dynamic tls-crypt was agreed on: all renegotiations are protected by the first TLS session."""
+        assert key.engine is not None
+        exported = key.engine.export(DYNAMIC_TLS_CRYPT_LABEL, KEY2_SIZE)
+        self._renegotiation_keys.append(RenegotiationKey(exported))
 
     def _deferral(self) -> float:
         """Seconds from a soft reset to the first packet sent with its key, at most."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cryptography.x509.oid import NameOID
+
 from ..config.model import DEFAULT_DATA_CIPHERS, TunnelConfig
 from ..errors import TunnelClosed
 from ..events import ResetDone, SessionState
@@ -46,6 +48,8 @@ class ServerPolicy:
     peer_id: int | None = 0
     #: Push protocol-flags cc-exit to clients that know it.
     cc_exit: bool = True
+    #: Push protocol-flags dyn-tls-crypt to clients that know it.
+    dynamic_tls_crypt: bool = True
     #: Push at once when the client announces REQUEST_PUSH; otherwise wait for PUSH_REQUEST.
     push_unasked: bool = True
     #: What a PUSH_REPLY holds before it is continued in another one, characters.
@@ -126,6 +130,23 @@ class ServerTlsSession(SessionMachine):
         self._emit(ResetDone(time=now))
         with self._verdicts(now):
             self._start_tls(key, now)
+
+    # what is known of the client
+
+    @property
+    def common_name(self) -> str | None:
+        """The common name of the client's certificate, which was verified; None before TLS is up, or without one."""
+        key = self._pending or self._current
+        certificate = key.engine.peer_certificate if key is not None and key.engine is not None else None
+        if certificate is None:
+            return None
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(names[0].value) if names else None
+
+    @property
+    def negotiating_first_key(self) -> bool:
+        """Whether there is no key yet."""
+        return self._current is None
 
     # commands
 
@@ -232,9 +253,12 @@ class ServerTlsSession(SessionMachine):
         if derivation is None:
             derivation = "tls-ekm" if ProtoFlag.TLS_KEY_EXPORT in features else "prf"
         self._cc_exit = self.policy.cc_exit and ProtoFlag.CC_EXIT_NOTIFY in features
-        for message in self._push_messages(cipher, derivation):
+        dynamic = self.policy.dynamic_tls_crypt and ProtoFlag.DYN_TLS_CRYPT in features
+        for message in self._push_messages(cipher, derivation, dynamic=dynamic):
             self._send_message(key, message)
         if self._settings is None:
+            if dynamic:
+                self._export_renegotiation_key(key)
             self._settings = DataSettings(
                 cipher=cipher,
                 auth=self.config.auth,
@@ -248,13 +272,14 @@ class ServerTlsSession(SessionMachine):
             )
             self._generate(key, now)
 
-    def _push_messages(self, cipher: str, derivation: str) -> Iterator[str]:
+    def _push_messages(self, cipher: str, derivation: str, *, dynamic: bool = False) -> Iterator[str]:
         options = list(self.policy.push)
         if self.policy.peer_id is not None:
             options.append(f"peer-id {self.policy.peer_id}")
         options.append(f"cipher {cipher}")
-        if self._cc_exit:
-            options.append("protocol-flags cc-exit" + (" tls-ekm" if derivation == "tls-ekm" else ""))
+        flags = {"cc-exit": self._cc_exit, "tls-ekm": derivation == "tls-ekm", "dyn-tls-crypt": dynamic}
+        if self._cc_exit or dynamic:
+            options.append(" ".join(["protocol-flags", *(name for name, wanted in flags.items() if wanted)]))
         elif derivation == "tls-ekm":
             options.append("key-derivation tls-ekm")
         if self.policy.auth_token is not None:

@@ -222,8 +222,7 @@ class TlsSession(SessionMachine):
         for text in tunnel.warnings:
             self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
         if tunnel.dynamic_tls_crypt:
-            text = "the server wants dynamic tls-crypt, which was not offered: renewing keys may fail"
-            self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
+            self._export_renegotiation_key(key)
         self._generate(key, now)
         self._ups.append(TunnelUp(tunnel.info))
 

@@ -9,7 +9,7 @@ import trio
 
 from ..errors import MiniVPNError
 from ..events import Event
-from ..items import DataChannelKey, RekeyWanted, RemoteBound, SoftResetSeen, TLSBytes, TunnelUp
+from ..items import DataChannelKey, RekeyWanted, RemoteBound, RenegotiationKey, SoftResetSeen, TLSBytes, TunnelUp
 from ..ports import Inlet, WaitingOutlet
 from .machine import Outgoing, SessionMachine
 
@@ -27,6 +27,7 @@ async def worker(
     inlet: Inlet[Incoming],
     outlet: WaitingOutlet[Outgoing],
     keys: WaitingOutlet[DataChannelKey],
+    wraps: WaitingOutlet[RenegotiationKey],
     up: WaitingOutlet[TunnelUp],
     emit: Callable[[Event], None],
 ) -> None:
@@ -39,6 +40,9 @@ async def worker(
         """Hand out what there is. Whether anything goes to the peer."""
         for event in session.poll_events():
             emit(event)
+        # Before anything that may be a soft reset: that one is wrapped with it already.
+        for renegotiation_key in session.poll_renegotiation_keys():
+            await wraps.send(renegotiation_key)
         outgoing = session.poll_outgoing()
         for item in outgoing:
             await outlet.send(item)

@@ -18,6 +18,7 @@ from minivpn_trio.items import (
     OpenKey,
     RekeyWanted,
     RemoteBound,
+    RenegotiationKey,
     SoftResetSeen,
     TLSBytes,
     TunnelUp,
@@ -36,13 +37,20 @@ class Rig:
         self.to_worker, self.inlet = trio.open_memory_channel[Any](64)
         self.outlet, self.from_worker = trio.open_memory_channel[Any](16)
         self.keys, self.seen_keys = trio.open_memory_channel[DataChannelKey](8)
+        self.wraps, self.seen_wraps = trio.open_memory_channel[RenegotiationKey](8)
         self.up, self.seen_ups = trio.open_memory_channel[TunnelUp](16)
         self.events: list[Event] = []
         self.server_error: Exception | None = None
 
     async def run(self) -> None:
         await worker(
-            self.session, inlet=self.inlet, outlet=self.outlet, keys=self.keys, up=self.up, emit=self.events.append
+            self.session,
+            inlet=self.inlet,
+            outlet=self.outlet,
+            keys=self.keys,
+            wraps=self.wraps,
+            up=self.up,
+            emit=self.events.append,
         )
 
     async def serve(self) -> None:
@@ -68,7 +76,10 @@ class Rig:
                         await self.to_worker.send(SoftResetSeen(key_id) if key_id else RemoteBound())
 
     async def shut(self) -> None:
-        for channel in (self.to_worker, self.inlet, self.outlet, self.from_worker, self.keys, self.seen_keys, self.up):
+        for channel in (
+            self.to_worker, self.inlet, self.outlet, self.from_worker, self.keys, self.seen_keys, self.wraps,
+            self.seen_wraps, self.up,
+        ):  # fmt: skip
             await channel.aclose()
 
 

@@ -16,7 +16,7 @@ from tlssession_pki import CA, CLIENT_CERT, SERVER_CERT, UNIX_TIME
 
 from minivpn_trio.config.model import Credentials, Remote, TunnelConfig
 from minivpn_trio.events import Event
-from minivpn_trio.items import DataChannelKey, ExpectKey, OpenKey, RetireKey, TLSBytes, TunnelUp
+from minivpn_trio.items import DataChannelKey, ExpectKey, OpenKey, RenegotiationKey, RetireKey, TLSBytes, TunnelUp
 from minivpn_trio.packet.ids import SessionID
 from minivpn_trio.packet.opcodes import Opcode
 from minivpn_trio.tlssession.machine import SessionMachine
@@ -63,6 +63,7 @@ class End:
         self.session = session
         self.keys: list[DataChannelKey] = []
         self.ups: list[TunnelUp] = []
+        self.renegotiation_keys: list[RenegotiationKey] = []
         self.events: list[Event] = []
         self.opened: list[OpenKey] = []
         self.expected: set[int] = set()
@@ -73,6 +74,7 @@ class End:
 
     def collect(self) -> None:
         self.keys += self.session.poll_keys()
+        self.renegotiation_keys += self.session.poll_renegotiation_keys()
         self.ups += self.session.poll_ups()
         self.events += self.session.poll_events()
 
