@@ -40,7 +40,7 @@ def demo(proto: Any) -> None:
     """
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
 
     async def main() -> None:
         with trio.move_on_after(LIMIT):
