@@ -18,8 +18,8 @@ Source, destination and ports are contiguous in both, so one slice of the packet
 Checksums are one division: 2**16 is 1 modulo 65535, so the ones'-complement
 sum of 16-bit words is the big-endian number that they form, modulo 65535. A
 number of odd length is shifted by one octet. Adding numbers is cheaper than
-dividing them: a burst is verified by one division of the sum, and what is sent
-is folded in half before it is divided.
+dividing them: a burst is verified by two divisions of sums, and what is sent is
+folded in half before it is divided.
 
 What this file does not recognise goes to ``scapy_wire``, which also makes the
 first packet of each connection; ``SegmentBuilder`` copies its header.
@@ -28,6 +28,7 @@ first packet of each connection; ``SegmentBuilder`` copies its header.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from struct import Struct
 
 from .tcp.options import TIMESTAMP_PREFIX
@@ -52,34 +53,38 @@ _TIMESTAMP_SUM = (TIMESTAMP_PREFIX >> 16) + (TIMESTAMP_PREFIX & 0xFFFF)
 
 def intact(packets: list[bytes]) -> list[bytes]:
     """Those of ``packets``, all of one connection and with the lengths that their IP headers
-    say, whose checksums hold: almost always ``packets`` itself, for the price of one division."""
-    if _sum(packets) % 65535 == 0:
+    say, whose checksums hold: almost always ``packets`` itself, for the price of two divisions."""
+    odd = [packet for packet in packets if len(packet) & 1]
+    if not odd:
+        if _hold(packets):
+            return packets
+    elif _hold(odd) and ((even := [packet for packet in packets if not len(packet) & 1]) == [] or _hold(even)):
         return packets
-    return [packet for packet in packets if _sum([packet]) % 65535 == 0]
+    return [packet for packet in packets if _hold([packet])]
 
 
-def _sum(packets: list[bytes]) -> int:
-    """The ones'-complement sum, unreduced, of all that the checksums in ``packets`` cover: 0 modulo 65535 if they
-    hold."""
-    if packets[0][0] >> 4 == 4:
-        # The IPv4 header, pseudo header, segment. The header's own sum is 0.
-        addresses = int.from_bytes(packets[0][12:20], "big")
-        total = len(packets) * (addresses + _TCP - 20)
+def _hold(packets: list[bytes]) -> bool:
+    """Whether all checksums hold, of packets whose lengths are all even, or all odd.
+
+    Each packet's sum must be 0 modulo 65535, so their sum must. But two packets, each with the same bit flipped, one
+    up and one down, would pass that. So the sum of the running sums, in which each packet has another
+    weight, must be 0 as well.
+    """
+    first = packets[0]
+    count = len(packets)
+    if first[0] >> 4 == 4:
+        # Of the whole packet: the IPv4 header's own sum is 0. The pseudo header comes on top.
+        constant = int.from_bytes(first[12:20], "big") + _TCP - 20
+        numbers = list(accumulate(map(int.from_bytes, packets)))
     else:
         # What the checksum covers starts at the source address.
-        total = len(packets) * (_TCP - 40)
-        length = sum(map(len, packets))
-        packets = [packet[8:] for packet in packets]
-        return total + length + _sum_of_numbers(packets)
-    return total + sum(map(len, packets)) + _sum_of_numbers(packets)
-
-
-def _sum_of_numbers(packets: list[bytes]) -> int:
-    odd = [packet for packet in packets if len(packet) & 1]
-    if odd:
-        even = [packet for packet in packets if not len(packet) & 1]
-        return sum(map(int.from_bytes, even)) + (sum(map(int.from_bytes, odd)) << 8)
-    return sum(map(int.from_bytes, packets))
+        constant = _TCP - 40
+        numbers = list(accumulate([int.from_bytes(packet[8:]) for packet in packets]))
+    lengths = list(accumulate(map(len, packets)))
+    shift = (len(first) & 1) * 8
+    if ((numbers[-1] << shift) + lengths[-1] + count * constant) % 65535:
+        return False
+    return ((sum(numbers) << shift) + sum(lengths) + count * (count + 1) // 2 * constant) % 65535 == 0
 
 
 class SegmentBuilder:
