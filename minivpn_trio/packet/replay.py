@@ -70,11 +70,11 @@ class ReplayWindow:
         one is refused (reference: packet_id.c, packet_id_test).
         """
         if packet_id == self._highest + 1 and timestamp == self._timestamp:
+            if now >= self._mark_at:
+                self._mark(now)
             self._highest = packet_id
             self._run += 1
             self._latest = now
-            if now >= self._mark_at:
-                self._mark(now)
             return True
         if packet_id <= 0 or timestamp < self._timestamp:
             return False
@@ -87,10 +87,10 @@ class ReplayWindow:
         if ahead > 0:
             # Shifting by more than the window would build a huge integer to throw it away.
             self._bits = (self._bits << ahead | 1) & self._mask if ahead < self._size else 1
-            self._highest = packet_id
-            self._latest = now
             if now >= self._mark_at:
                 self._mark(now)
+            self._highest = packet_id
+            self._latest = now
             return True
         if -ahead >= self._size or packet_id <= self._floor(now):
             return False
@@ -108,11 +108,11 @@ class ReplayWindow:
         """
         if first != self._highest + 1 or self._timestamp:
             return False
+        if now >= self._mark_at:
+            self._mark(now)
         self._highest += count
         self._run += count
         self._latest = now
-        if now >= self._mark_at:
-            self._mark(now)
         return True
 
     @property
@@ -136,12 +136,16 @@ class ReplayWindow:
         self._run = 0
 
     def _mark(self, now: float) -> None:
-        """Note the highest id at ``now``; marks that a newer one has outdated go."""
+        """Before an id that comes at ``now``: note what was the highest when the window last moved.
+
+        Marks that a newer one has outdated go.
+        """
         if not self._time:
             self._mark_at = float("inf")
             return
         self._forget(now)
-        self._marks.append((now, self._highest))
+        if self._highest:
+            self._marks.append((self._latest, self._highest))
         self._mark_at = now + self._time / MARKS
 
     def _forget(self, now: float) -> None:
@@ -156,6 +160,8 @@ class ReplayWindow:
             return 0
         if self._latest < now - self._time:
             return self._highest
+        if not self._marks:
+            return 0
         self._forget(now)
         when, highest = self._marks[0]
         return highest if when < now - self._time else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minivpn_trio.packet.replay import MARKS, ReplayWindow
@@ -26,6 +26,7 @@ def test_the_window_accepts_what_a_set_would(sizes: int, ids: list[int]) -> None
         st.tuples(st.integers(min_value=0, max_value=100), st.floats(min_value=0.0, max_value=3.0)), max_size=60
     )
 )
+@example(steps=[(1, 0.0), (3, 0.0), (0, 3.0), (4, 3.0), (2, 3.0)])  # a pause right after the highest id
 def test_the_window_closes_by_time(steps: list[tuple[int, float]]) -> None:
     """Never earlier than ``time``, and at most one part of it later; nothing twice."""
     time = 8.0
