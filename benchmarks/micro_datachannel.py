@@ -35,7 +35,9 @@ def calibrate() -> None:
         total += step & 7
 
 
-def make_pair(cipher: str, compression: str = "none", fragment: int | None = None) -> tuple[DataChannel, DataChannel]:
+def make_pair(
+    cipher: str, compression: str = "none", fragment: int | None = None, epoch: bool = False
+) -> tuple[DataChannel, DataChannel]:
     slots = [random.Random(n).randbytes(64) for n in range(4)]
     channels = []
     for role, view in ((Role.CLIENT, slots), (Role.SERVER, slots[2:] + slots[:2])):
@@ -51,6 +53,7 @@ def make_pair(cipher: str, compression: str = "none", fragment: int | None = Non
             peer_id=0,
             compression=compression,
             fragment=fragment,
+            epoch=epoch,
         )
         channel.install_key(key, 0.0)
         channels.append(channel)
@@ -194,6 +197,7 @@ def main() -> None:
     contestants = [
         *channel_contestants("AES-256-GCM", packets, rounds, cipher="AES-256-GCM"),
         *channel_contestants("AES-128-GCM", packets, rounds, cipher="AES-128-GCM"),
+        *channel_contestants("AES-256-GCM, epochs", packets, rounds, cipher="AES-256-GCM", epoch=True),
         *channel_contestants("CHACHA20-POLY1305", packets, rounds, cipher="CHACHA20-POLY1305"),
         *channel_contestants("AES-256-CBC, SHA256", packets, rounds, cipher="AES-256-CBC"),
         *channel_contestants(

@@ -20,7 +20,7 @@ from ..events import SessionState
 from ..items import Burst, DataChannelKey
 from ..packet.ids import RandomBytes, Role
 from ..packet.opcodes import OPCODE_SHIFT, Opcode
-from ..packet.replay import DEFAULT_REPLAY_TIME, DEFAULT_REPLAY_WINDOW, ReplayWindow
+from ..packet.replay import DEFAULT_REPLAY_TIME, DEFAULT_REPLAY_WINDOW
 from ..stats import DataStats
 from ..tracing import BurstTraced, Tracer
 from .ciphers import V1_HEADER_SIZE, V2_HEADER_SIZE, Buffer
@@ -101,7 +101,8 @@ class DataChannel:
         slot = KeySlot(
             key,
             rng=self._rng,
-            replay=ReplayWindow(self._replay_window, self._replay_time),
+            replay_window=self._replay_window,
+            replay_time=self._replay_time,
             sends_at=now + key.send_after if len(self._slots) else now,
         )
         self._slots.install(slot, now, key.transition_window)

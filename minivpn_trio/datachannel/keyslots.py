@@ -19,11 +19,10 @@ from collections.abc import Iterator
 from ..errors import ConfigError
 from ..items import DataChannelKey
 from ..packet.ids import KeyID, RandomBytes
-from ..packet.replay import ReplayWindow
-from .ciphers import make_opener, make_sealer
+from .ciphers import make_machinery
 from .compress import FRAMINGS
 from .fragment import HEADER_SIZE
-from .limits import FAILURE_LIMIT, KeyUsage
+from .limits import FAILURE_LIMIT
 
 __all__ = ["MAX_LIVE_KEYS", "KeySlot", "KeySlots"]
 
@@ -53,11 +52,13 @@ class KeySlot:
         "usage",
     )
 
-    def __init__(self, key: DataChannelKey, *, rng: RandomBytes, replay: ReplayWindow, sends_at: float) -> None:
+    def __init__(
+        self, key: DataChannelKey, *, rng: RandomBytes, replay_window: int, replay_time: float, sends_at: float
+    ) -> None:
         self.key_id = key.key_id
-        self.sealer = make_sealer(key, rng)
-        self.opener = make_opener(key)
-        self.replay = replay
+        self.sealer, self.opener, self.replay, self.usage = make_machinery(
+            key, rng, replay_window=replay_window, replay_time=replay_time
+        )
         try:
             self.framing = FRAMINGS[key.compression]
         except KeyError:
@@ -68,9 +69,6 @@ class KeySlot:
             self.fragment_limit = self.sealer.max_plaintext(key.fragment)
             if self.fragment_limit < MIN_FRAGMENT_PLAINTEXT:
                 raise ConfigError(f"{key.fragment} leaves no room for data", directive="fragment")
-        self.usage = KeyUsage(
-            block_limit=self.sealer.usage_limit, reneg_bytes=key.reneg_bytes, reneg_packets=key.reneg_packets
-        )
         self.sends_at = sends_at
         self.expires_at: float | None = None
 
@@ -107,6 +105,10 @@ class KeySlots:
         """``slot`` is the newest key from now on; the others are forgotten after ``transition_window``
         seconds, unless sooner. A key with the same id goes at once."""
         older = [old for old in self._slots if old.key_id != slot.key_id][: MAX_LIVE_KEYS - 1]
+        if older:
+            # The peer has the key before this one, or it would not have negotiated another; it may have
+            # forgotten the one before that (reference: ssl.c keeps two).
+            older[0].sends_at = min(older[0].sends_at, now)
         expires_at = now + transition_window
         for old in older:
             old.expires_at = expires_at if old.expires_at is None else min(old.expires_at, expires_at)

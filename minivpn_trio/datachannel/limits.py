@@ -11,7 +11,7 @@ Three kinds of limit (reference: ssl.c, should_trigger_renegotiation):
 
 from __future__ import annotations
 
-__all__ = ["FAILURE_LIMIT", "FAILURE_TRIGGER", "ID_TRIGGER", "LAST_ID", "KeyUsage"]
+__all__ = ["BLOCK_SIZE", "FAILURE_LIMIT", "FAILURE_TRIGGER", "ID_TRIGGER", "LAST_ID", "KeyUsage"]
 
 #: The first packet id that asks for a new key (reference: packet_id.h, PACKET_ID_WRAP_TRIGGER).
 ID_TRIGGER = 0xFF000000
@@ -80,6 +80,10 @@ class KeyUsage:
             return "the cipher's usage limit is near"
         if failures >= FAILURE_TRIGGER:
             return "too many forged packets"
+        return self._chosen_reason()
+
+    def _chosen_reason(self) -> str | None:
+        """What the user's own limits say."""
         if self._reneg_bytes and self.bytes_in + self.bytes_out >= self._reneg_bytes:
             return "reneg-bytes"
         if self._reneg_packets and self.packets_in + self.packets_out >= self._reneg_packets:
