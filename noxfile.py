@@ -115,7 +115,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(python=PYTHON)
 def bench(session: nox.Session) -> None:
     """benchmarks/end_to_end: beside the C client, through the real server; arguments go to it."""
-    session.install("-e", ".[fast]", *group("bench"))
+    session.install("-e", ".", *group("bench"))
     if can_run_server(session):
         session.run("python", "-m", "benchmarks.end_to_end", *session.posargs)
 

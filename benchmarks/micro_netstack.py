@@ -17,13 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "tests" / "simulation")]
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tcp_world import Link, World  # noqa: E402
-
-from minivpn_trio.netstack.stack import Stack  # noqa: E402
-from minivpn_trio.netstack.tcp.connection import TcpConnection  # noqa: E402
-from minivpn_trio.netstack.tcp.settings import TcpSettings  # noqa: E402
+from minivpn_trio.netstack.stack import Stack
+from minivpn_trio.netstack.tcp.connection import TcpConnection
+from minivpn_trio.netstack.tcp.settings import TcpSettings
+from tests.simulation.tcp_world import Link, World
 
 BURST, TRAINS = 44, 100
 
@@ -54,7 +53,8 @@ def trains(
     world: World, source: TcpConnection, stack: Stack, sink_stack: Stack, sink: TcpConnection
 ) -> list[list[bytes]]:
     """Ready-made bursts of segments from ``source``."""
-    payload, result = os.urandom(65536), []
+    payload = os.urandom(65536)
+    result: list[list[bytes]] = []
     while len(result) < TRAINS:
         source.write(payload, world.now)
         while burst := stack.take_output(BURST):

@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-__all__ = ["in_background"]
+__all__ = ["in_background", "sole_exception"]
 
 
 @asynccontextmanager
@@ -38,14 +38,31 @@ async def in_background(
                 yield
                 if before_stop is not None:
                     await before_stop()
-            except BaseException as exc:  # noqa: BLE001  kept, to leave the block below as it came
+            except BaseException as exc:  # kept, to leave the block below as it came
                 raised = exc
             finally:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # Never the body's. One that holds nothing but Cancelled belongs to an outer scope.
-        if len(group.exceptions) == 1 and not isinstance(group.exceptions[0], trio.Cancelled):
-            raise group.exceptions[0] from group.exceptions[0].__cause__
-        raise
+        defect = sole_exception(group)
+        if defect is not None:
+            raise defect from defect.__cause__
+        if raised is None or isinstance(raised, trio.Cancelled) or group.split(trio.Cancelled)[1] is not None:
+            raise
+        # The body raised while somebody outside cancelled: as everywhere, its exception wins.
     if raised is not None:
         raise raised
+
+
+def sole_exception(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The one exception in ``group`` that is no Cancelled, out of all nurseries' groups; None: there are several."""
+    rest = group.split(trio.Cancelled)[1]
+    if rest is None:
+        return None
+    inner: BaseException = rest
+    while isinstance(inner, BaseExceptionGroup):
+        if len(inner.exceptions) != 1:
+            # One task's own group is that task's exception.
+            return inner if inner is not rest else None
+        inner = inner.exceptions[0]
+    return inner

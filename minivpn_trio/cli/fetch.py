@@ -23,7 +23,9 @@ __all__ = ["fetch"]
 @click.option("--output", "-o", "output", type=click.File("wb", lazy=True), default=None, metavar="FILE",
               help="Where to write the body; default: stdout.")  # fmt: skip
 @click.argument("url")
-def fetch(profile: str, credentials_file: str | None, timeout: float | None, output: IO[bytes] | None, url: str) -> None:
+def fetch(
+    profile: str, credentials_file: str | None, timeout: float | None, output: IO[bytes] | None, url: str
+) -> None:
     """Fetch URL (http or https) through the tunnel and write its body.
 
     The name in URL is resolved inside the tunnel, by the resolvers that the

@@ -31,6 +31,7 @@ class Tally:
         """The closing figures: counts, loss in percent, times in milliseconds."""
         rtts = [rtt * 1000 for rtt in self.rtts]
         mean = sum(rtts) / len(rtts) if rtts else None
+        deviation = None if mean is None else math.sqrt(sum((rtt - mean) ** 2 for rtt in rtts) / len(rtts))
         return {
             "transmitted": self.sent,
             "received": len(rtts),
@@ -38,7 +39,7 @@ class Tally:
             "min_ms": round(min(rtts), 3) if rtts else None,
             "avg_ms": round(mean, 3) if mean is not None else None,
             "max_ms": round(max(rtts), 3) if rtts else None,
-            "mdev_ms": round(math.sqrt(sum((r - mean) ** 2 for r in rtts) / len(rtts)), 3) if mean is not None else None,
+            "mdev_ms": round(deviation, 3) if deviation is not None else None,
         }
 
 

@@ -21,7 +21,8 @@ __all__ = ["trace"]
 
 @click.command()
 @tunnel_options
-@click.option("--output", "-o", type=click.File("w"), default="-", metavar="FILE", help="Where to write; default: stdout.")
+@click.option("--output", "-o", type=click.File("w"), default="-", metavar="FILE",
+              help="Where to write; default: stdout.")  # fmt: skip
 def trace(profile: str, credentials_file: str | None, timeout: float | None, output: Any) -> None:
     """Connect once, write what the handshake looked like, and leave.
 

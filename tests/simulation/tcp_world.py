@@ -142,8 +142,10 @@ class World:
     def idle(self, seconds: float) -> None:
         """Let time pass."""
         end = self.now + seconds
-        while (at := (self.collect(), self.next_event())[1]) is not None and at <= end:
+        self.collect()
+        while (at := self.next_event()) is not None and at <= end:
             self.step()
+            self.collect()
         self.now = max(self.now, end)
 
     def connect(self, port: int = 80, *, family: int = 4, limit: float = 200.0) -> tuple[TcpConnection, TcpConnection]:
