@@ -25,7 +25,7 @@ from ..items import Burst
 from ..stats import TransportStats
 from .framing import FrameReader, frame_burst
 
-__all__ = ["MAX_BURST", "StreamTransport", "Transport", "UDPTransport"]
+__all__ = ["MAX_BURST", "StreamTransport", "Transport", "UDPTransport", "segmentation", "train_end"]
 
 #: Most datagrams handed over at once.
 MAX_BURST = 64
@@ -179,11 +179,10 @@ class UDPTransport:
         """Send from index ``start`` on; the index of the first datagram that found no room."""
         total = len(burst)
         while start < total:
-            end = self._train_end(burst, start) if self._segmentation else start + 1
+            end = train_end(burst, start) if self._segmentation else start + 1
             try:
                 if end - start > 1:
-                    size = len(burst[start])
-                    sent = self._sock.sendmsg(burst[start:end], [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", size))])
+                    sent = self._sock.sendmsg(burst[start:end], [segmentation(len(burst[start]))])
                 else:
                     sent = self._sock.send(burst[start])
             except BlockingIOError:
@@ -210,20 +209,6 @@ class UDPTransport:
         else:
             raise exc
 
-    @staticmethod
-    def _train_end(burst: Sequence[bytes], start: int) -> int:
-        """End of the run from ``start`` on that one call can carry: equal sizes, the last may be shorter."""
-        size = len(burst[start])
-        if size == 0:
-            return start + 1
-        limit = min(len(burst), start + min(MAX_TRAIN_SEGMENTS, MAX_TRAIN_BYTES // size))
-        end = start + 1
-        while end < limit and len(burst[end]) == size:
-            end += 1
-        if end < limit and 0 < len(burst[end]) < size:
-            end += 1
-        return end
-
     def stats(self) -> TransportStats:
         """Counters so far."""
         return TransportStats(
@@ -242,6 +227,25 @@ class UDPTransport:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
         await trio.lowlevel.checkpoint()
+
+
+def train_end(burst: Sequence[bytes], start: int) -> int:
+    """End of the run from ``start`` on that one call can carry: equal sizes, the last may be shorter."""
+    size = len(burst[start])
+    if size == 0:
+        return start + 1
+    limit = min(len(burst), start + min(MAX_TRAIN_SEGMENTS, MAX_TRAIN_BYTES // size))
+    end = start + 1
+    while end < limit and len(burst[end]) == size:
+        end += 1
+    if end < limit and 0 < len(burst[end]) < size:
+        end += 1
+    return end
+
+
+def segmentation(size: int) -> tuple[int, int, bytes]:
+    """The ancillary message that makes the kernel cut what is sent into datagrams of ``size`` bytes."""
+    return SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)
 
 
 class StreamTransport:

@@ -18,7 +18,7 @@ from .link import LinkConditions, LinkModel, MemoryTransport, memory_link
 from .pki import CertificateAuthority, Identity
 from .server import ServerCore, ServerSettings
 from .services import ServiceHost
-from .vpn_server import VPNServer, open_vpn_server
+from .vpn_server import MemoryDialer, VPNServer, open_vpn_server
 
 __all__ = [
     "CertificateAuthority",
@@ -26,6 +26,7 @@ __all__ = [
     "Identity",
     "LinkConditions",
     "LinkModel",
+    "MemoryDialer",
     "MemoryTransport",
     "ServerCore",
     "ServerSettings",

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import trio
 
-from ..errors import DropReason
 from ..items import Burst
 from ..networkio.transports import MAX_BURST
 from ..stats import TransportStats
@@ -40,14 +39,26 @@ class LinkConditions:
 
 
 class LinkModel:
-    """One direction of a link, on whatever clock the caller keeps."""
+    """One direction of a link, on whatever clock the caller keeps.
+
+    >>> link = LinkModel(LinkConditions(delay=0.1), seed=1)
+    >>> link.send(b"a packet", now=5.0)
+    >>> link.deliver(5.05), link.next_timeout()
+    ([], 5.1)
+    >>> link.deliver(5.1)
+    [b'a packet']
+
+    The same seed and the same packets at the same times: the same fate. ``conditions`` may be
+    changed at any time and holds for what is sent from then on.
+    """
 
     def __init__(self, conditions: LinkConditions, seed: int) -> None:
         self.conditions = conditions
-        self._random = random.Random(seed)  # noqa: S311  a simulation must repeat itself
+        self._random = random.Random(seed)
         self._in_flight: list[tuple[float, int, bytes]] = []
         self._count = 0
         self._free_at = 0.0
+        #: What became of the packets, so far.
         self.sent = self.lost = self.corrupted = self.duplicated = 0
 
     def send(self, packet: bytes, now: float) -> None:
@@ -105,6 +116,21 @@ class MemoryTransport:
         self._packets: Counter[str] = Counter()
 
     @property
+    def outgoing(self) -> LinkModel:
+        """The direction that this end sends into; ``conditions`` may be changed at any time."""
+        return self._outgoing
+
+    @property
+    def incoming(self) -> LinkModel:
+        """The direction that this end receives from."""
+        return self._incoming
+
+    @property
+    def closed(self) -> bool:
+        """Whether this end is closed."""
+        return self._closed
+
+    @property
     def is_stream(self) -> bool:
         """Whether it plays a TCP transport (then the link should be perfect)."""
         return self._is_stream
@@ -144,10 +170,14 @@ class MemoryTransport:
         await trio.lowlevel.checkpoint()
         if self._closed:
             raise trio.ClosedResourceError
+        if self._is_stream and self._far is not None and self._far._closed:
+            raise trio.BrokenResourceError
         self.send_nowait(burst)
 
     def send_nowait(self, burst: Burst) -> None:
-        """Put the burst on the link."""
+        """Put the burst on the link, unless this end is closed."""
+        if self._closed:
+            return
         now = trio.current_time()
         for packet in burst:
             self._outgoing.send(bytes(packet), now)
@@ -163,7 +193,6 @@ class MemoryTransport:
             packets_out=self._packets["out"],
             bytes_in=self._packets["bytes in"],
             bytes_out=self._packets["bytes out"],
-            drops={DropReason.LIMIT: self._incoming.lost} if self._incoming.lost else {},
         )
 
     async def aclose(self) -> None:
@@ -182,7 +211,12 @@ def memory_link(
     seed: int = 0,
     is_stream: bool = False,
 ) -> tuple[MemoryTransport, MemoryTransport]:
-    """A client's end and a server's end of one link. ``up`` is client to server; ``down`` defaults to the same."""
+    """A client's end and a server's end of one link. ``up`` is client to server; ``down`` defaults to the same.
+
+    With ``is_stream`` it plays a TCP connection: the end sees the other one's closing, the client
+    announces TCP. Packets keep their boundaries all the same; no condition but ``delay`` and
+    ``rate`` makes sense then.
+    """
     up = up or LinkConditions()
     upwards, downwards = LinkModel(up, seed), LinkModel(down or up, seed + 1)
     client = MemoryTransport(upwards, downwards, is_stream=is_stream)

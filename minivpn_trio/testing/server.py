@@ -44,7 +44,7 @@ class ServerSettings:
     """
 
     ca: CertificateAuthority = field(default_factory=CertificateAuthority)
-    network: IPv4Network = IPv4Network("10.8.0.0/24")
+    network: IPv4Network = field(default_factory=lambda: IPv4Network("10.8.0.0/24"))
     data_ciphers: tuple[str, ...] = DEFAULT_DATA_CIPHERS
     auth: str = "SHA1"
     control_wrap: ControlWrapKind = "none"
@@ -150,7 +150,8 @@ class ServerCore:
         key = settings.control_wrap_key
         if settings.control_wrap == "tls-crypt-v2" and key is not None:
             key = tls_crypt_v2_client_key(key, rng=self._rng)
-        identity = settings.ca.issue_client(f"client-{next(self._serials)}") if settings.policy.client_certificate != "none" else None
+        with_certificate = settings.policy.client_certificate != "none"
+        identity = settings.ca.issue_client(f"client-{next(self._serials)}") if with_certificate else None
         return TunnelConfig(
             remotes=(),
             ca=settings.ca.cert,
@@ -339,6 +340,8 @@ class ServerCore:
     def _take_over(self, client: Client, former: Client) -> None:
         """Give ``client`` the address of ``former``, which is gone."""
         self._remove(former)
+        if former.peer != client.peer:
+            self.on_ended(former.peer)
         self._free.remove(former.address)
         del self._by_address[client.address.packed]
         self._free.append(client.address)

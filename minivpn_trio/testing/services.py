@@ -6,6 +6,7 @@ application gets, so a test that talks to them exercises both stacks.
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -31,12 +32,34 @@ MAX_REQUEST = 16 * 1024
 CHUNK = 64 * 1024
 
 
+#: Bytes of the pattern of which only the first two of each four are the same everywhere.
+BLOCK = 4 << 16
+
+
 def pattern(size: int, start: int = 0) -> bytes:
-    """``size`` bytes of a sequence in which every position shows: what is lost, moved or doubled is seen."""
-    first, last = start // 4, (start + size + 3) // 4
-    data = b"".join(number.to_bytes(4, "big") for number in range(first, last + 1))
-    offset = start - first * 4
-    return data[offset : offset + size]
+    """``size`` bytes of a sequence in which every position shows: what is lost, moved or doubled is seen.
+
+    The sequence is 0, 1, 2, ... as 32-bit big-endian numbers; it repeats after 16 GiB.
+    """
+    number, offset = divmod(start, BLOCK)
+    pieces = []
+    while size > 0:
+        piece = _block(number & 0xFFFF)[offset : offset + size]
+        pieces.append(piece)
+        size -= len(piece)
+        number, offset = number + 1, 0
+    return b"".join(pieces)
+
+
+@functools.lru_cache(maxsize=8)
+def _block(number: int) -> bytes:
+    """65,536 numbers of the pattern, those whose upper half is ``number``."""
+    block = bytearray(BLOCK)
+    block[0::4] = bytes([number >> 8]) * 65536
+    block[1::4] = bytes([number & 0xFF]) * 65536
+    block[2::4] = b"".join(bytes([high]) * 256 for high in range(256))
+    block[3::4] = bytes(range(256)) * 256
+    return bytes(block)
 
 
 class ServiceHost:

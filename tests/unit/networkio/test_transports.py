@@ -12,7 +12,14 @@ import trio
 from minivpn_trio.config.model import Remote, TunnelConfig
 from minivpn_trio.errors import DropReason, Stage, TransportError
 from minivpn_trio.networkio.dial import dial, resolve
-from minivpn_trio.networkio.transports import MAX_BURST, MAX_TRAIN_SEGMENTS, StreamTransport, Transport, UDPTransport
+from minivpn_trio.networkio.transports import (
+    MAX_BURST,
+    MAX_TRAIN_SEGMENTS,
+    StreamTransport,
+    Transport,
+    UDPTransport,
+    train_end,
+)
 
 SETTINGS = TunnelConfig(remotes=())
 
@@ -72,7 +79,7 @@ async def test_datagrams_keep_their_boundaries_whatever_train_carries_them(
 
 
 def test_trains_are_runs_of_equal_sizes_with_a_shorter_last() -> None:
-    end = UDPTransport._train_end
+    end = train_end
     assert end([b"x" * 10] * 3, 0) == 3
     assert end([b"x" * 10] * 3 + [b"y"], 0) == 4
     assert end([b"x" * 10, b"y" * 11], 0) == 1
