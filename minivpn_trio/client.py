@@ -8,8 +8,11 @@ goodbye to the server and closes the socket.
 What a failure means, decided once and here:
 
 - before the first ``Ready``: every address of every remote is tried once (or
-  ``connect_retry_max`` rounds); then the last error leaves ``open_client``;
+  ``connect_retry_max`` rounds); then the error of the attempt that came furthest
+  leaves ``open_client``, the others as its notes;
 - AuthFailed at any time, or a server that said HALT: the end;
+- a server that cannot decide just now (AuthFailedTemporarily): an error like
+  the others, but the server says how long to wait and where to try next;
 - anything else after the first ``Ready``: Reconnecting, with a growing delay.
 
 An error that ends an established tunnel never cancels the application's code
@@ -18,36 +21,57 @@ inside the block: ``receive`` and ``send`` raise it, ``wait_closed`` returns it.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import trio
 
 from .background import in_background
-from .config.model import TunnelConfig
+from .config.model import Remote, TunnelConfig
 from .config.ovpn import load_config
 from .config.tunnel_info import TunnelInfo
 from .connection import Connection
-from .errors import AuthFailed, ConnectError, HandshakeTimeout, MiniVPNError, Stage, TransportError, TunnelClosed
+from .errors import (
+    AuthFailed,
+    AuthFailedTemporarily,
+    ConnectError,
+    HandshakeTimeout,
+    MiniVPNError,
+    Stage,
+    TransportError,
+    TunnelClosed,
+)
 from .events import Closed, DialDone, DialStarted, Event, Ready, Reconnecting, SessionState
 from .items import Burst
 from .networkio.dial import DialerContext, Endpoint, dial, resolve
 from .networkio.transports import StreamTransport, Transport
-from .packet.ids import RandomBytes
+from .packet.ids import RandomBytes, Role
 from .stats import TunnelStats
 from .stats_sum import add_stats
+from .tlssession.engine import TLSContext
+from .trace_sinks import FencedTracer
 from .tracing import EventTraced, Tracer
 from .wiring import Lifetime, Pipes
 
 __all__ = ["Client", "open_client"]
 
+T = TypeVar("T")
+
 #: Rounds after which the delay between attempts doubles each time (openvpn: connect-retry).
 ROUNDS_BEFORE_BACKOFF = 5
 #: A tunnel that stayed up this long, seconds, starts again with the shortest delay.
 STABLE_AFTER = 60.0
+#: Longest wait that a server may ask for (AUTH_FAILED,TEMP), seconds.
+MAX_REQUESTED_WAIT = 300.0
+
+logger = logging.getLogger("minivpn_trio")
+#: How far an attempt came, for choosing the error that tells most.
+PROGRESS = {stage: progress for progress, stage in enumerate(Stage)}
 
 
 class Client(trio.abc.Channel[Burst]):
@@ -73,7 +97,10 @@ class Client(trio.abc.Channel[Burst]):
         self._pipes = pipes
         self._connect = connect
         self._on_event = on_event
-        self._tracer = tracer
+        self._tracer = FencedTracer(tracer) if tracer is not None else None
+        self._broken_callbacks: set[Callable[..., object]] = set()
+        # The certificates are parsed once, and before anything is dialled.
+        self._context = TLSContext(config, Role.CLIENT)
         self._rng = rng
         self._unix_time = unix_time
         self._random = random.Random(rng(16))
@@ -83,6 +110,10 @@ class Client(trio.abc.Channel[Burst]):
         self._info_listeners: list[Callable[[TunnelInfo], None]] = []
         self._reconnections = 0
         self._last_reason = ""
+        # What AUTH_FAILED,TEMP asked for: seconds to wait, and the remote to stay with.
+        self._requested_wait = 0.0
+        self._stay_with: Remote | None = None
+        self._up_at: float | None = None
         self._closed_by: MiniVPNError | None = None
         self._closed = trio.Event()
         self._scope = trio.CancelScope()
@@ -157,13 +188,22 @@ class Client(trio.abc.Channel[Burst]):
     # what keeps it up
 
     def emit(self, event: Event) -> None:
-        """Tell the application and the tracer. A callback must not raise."""
+        """Tell the application and the tracer. What their code raises is logged once, and harms nothing else."""
         if self._tracer is not None:
             connection = self._connection
             state = connection.session.state if connection is not None else SessionState.UNDEF
             self._tracer.trace(EventTraced(time=event.time, stage=state, event=event))
         if self._on_event is not None:
-            self._on_event(event)
+            self._call(self._on_event, event)
+
+    def _call(self, callback: Callable[[T], object], argument: T) -> None:
+        """Call an application's callback."""
+        try:
+            callback(argument)
+        except Exception:
+            if callback not in self._broken_callbacks:
+                self._broken_callbacks.add(callback)
+                logger.exception("a callback of the application raised (this is logged once)")
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         """Keep the tunnel up until it must end. Before the first Ready errors go to the starter."""
@@ -175,8 +215,8 @@ class Client(trio.abc.Channel[Burst]):
             ipv4 = str(info.ipv4.ip) if info.ipv4 else None
             ipv6 = str(info.ipv6.ip) if info.ipv6 else None
             self.emit(Ready(time=trio.current_time(), ipv4=ipv4, ipv6=ipv6))
-            for listener in self._info_listeners:
-                listener(info)
+            for listener in list(self._info_listeners):
+                self._call(listener, info)
             if first:
                 started = True
                 task_status.started()
@@ -187,6 +227,8 @@ class Client(trio.abc.Channel[Burst]):
                 await self._reconnect_for_ever(up)
         except MiniVPNError as exc:
             if not started:
+                if isinstance(exc, TunnelClosed):
+                    raise ConnectError(exc.reason, stage=Stage.PUSH) from exc
                 raise
             self._closed_by = exc
         finally:
@@ -205,27 +247,36 @@ class Client(trio.abc.Channel[Burst]):
                 await trio.sleep(self._delay(attempt))
             if await self._one_round(up, failures):
                 return
-        for earlier in failures[:-1]:
-            failures[-1].add_note(f"tried before: {earlier}")
-        raise failures[-1]
+        # Of those that came equally far the last one counts.
+        furthest = max(reversed(failures), key=lambda failure: PROGRESS[failure.stage])
+        for failure in failures:
+            if failure is not furthest:
+                furthest.add_note(f"tried as well: {failure}")
+        raise furthest
 
     async def _reconnect_for_ever(self, up: Callable[[TunnelInfo], None]) -> None:
         attempt = 0
         while True:
-            attempt += 1
-            since = trio.current_time()
-            delay = self._delay(attempt)
-            self.emit(Reconnecting(time=since, reason=self._last_reason, delay=delay, attempt=attempt))
+            attempt = 1 if self._was_stable() else attempt + 1
+            delay = max(self._delay(attempt), self._take_requested_wait())
+            now = trio.current_time()
+            self.emit(Reconnecting(time=now, reason=self._last_reason, delay=delay, attempt=attempt))
             await trio.sleep(delay)
             failures: list[ConnectError] = []
-            began = trio.current_time()
             if await self._one_round(up, failures):
-                if trio.current_time() - began >= STABLE_AFTER:
-                    attempt = 0
-            elif self.config.connect_retry_max and attempt >= self.config.connect_retry_max:
+                continue
+            self._last_reason = str(failures[-1])
+            if self.config.connect_retry_max and attempt >= self.config.connect_retry_max:
                 raise TunnelClosed(f"could not reconnect: {failures[-1]}") from failures[-1]
-            else:
-                self._last_reason = str(failures[-1])
+
+    def _was_stable(self) -> bool:
+        """Whether the tunnel that was lost now had lasted: then the delays begin anew."""
+        up_at, self._up_at = self._up_at, None
+        return up_at is not None and trio.current_time() - up_at >= STABLE_AFTER
+
+    def _take_requested_wait(self) -> float:
+        seconds, self._requested_wait = self._requested_wait, 0.0
+        return seconds
 
     def _delay(self, attempt: int) -> float:
         """Seconds before attempt number ``attempt`` (from 1): constant for a few rounds, then doubling."""
@@ -235,28 +286,47 @@ class Client(trio.abc.Channel[Burst]):
 
     async def _one_round(self, up: Callable[[TunnelInfo], None], failures: list[ConnectError]) -> bool:
         """Try each address of each remote. True: a tunnel was up and is lost. False: none came up."""
-        remotes = list(self.config.remotes)
-        if self.config.remote_random:
-            self._random.shuffle(remotes)
-        for remote in remotes:
+        for remote in self._remotes():
             try:
                 endpoints = [Endpoint(remote)] if self._connect is not None else await resolve(remote)
             except TransportError as exc:
                 failures.append(exc)
                 continue
             for endpoint in endpoints:
+                await trio.sleep(self._take_requested_wait())
                 try:
                     await self._one_connection(endpoint, up)
                 except AuthFailed:
                     raise
+                except AuthFailedTemporarily as exc:
+                    failures.append(exc)
+                    self._requested_wait = min(exc.backoff or 0.0, MAX_REQUESTED_WAIT)
+                    if exc.advance == "no":
+                        self._stay_with = remote
+                        return False
+                    if exc.advance == "remote":
+                        break
                 except ConnectError as exc:
                     failures.append(exc)
                 except TunnelClosed as exc:
                     if not exc.restart:
                         raise
                     self._last_reason = exc.reason
+                    if isinstance(exc.__cause__, AuthFailedTemporarily):
+                        self._requested_wait = min(exc.__cause__.backoff or 0.0, MAX_REQUESTED_WAIT)
                     return True
         return False
+
+    def _remotes(self) -> list[Remote]:
+        """The remotes in the order in which this round tries them."""
+        remotes = list(self.config.remotes)
+        if self.config.remote_random:
+            self._random.shuffle(remotes)
+        if self._stay_with in remotes:
+            remotes.remove(self._stay_with)
+            remotes.insert(0, self._stay_with)
+        self._stay_with = None
+        return remotes
 
     async def _one_connection(self, endpoint: Endpoint, up: Callable[[TunnelInfo], None]) -> None:
         """One transport and what runs over it; ends only with an exception."""
@@ -271,6 +341,7 @@ class Client(trio.abc.Channel[Burst]):
         connection = Connection(
             self.config,
             transport,
+            context=self._context,
             client_pipes=self._pipes,
             emit=self.emit,
             tracer=self._tracer,
@@ -283,6 +354,8 @@ class Client(trio.abc.Channel[Burst]):
         def came_up(info: TunnelInfo) -> None:
             nonlocal was_up
             self._reconnections += not was_up and self._info is not None
+            if not was_up:
+                self._up_at = trio.current_time()
             was_up = True
             up(info)
 
@@ -291,6 +364,10 @@ class Client(trio.abc.Channel[Burst]):
         except ConnectError as exc:
             if was_up and not isinstance(exc, AuthFailed):
                 raise TunnelClosed(str(exc), restart=True) from exc
+            raise
+        except TunnelClosed as exc:
+            if exc.restart and not was_up:
+                raise ConnectError(exc.reason, stage=Stage.PUSH) from exc
             raise
         finally:
             self._past = add_stats(self._past, connection.stats())
@@ -306,7 +383,11 @@ class Client(trio.abc.Channel[Burst]):
                 made = await self._connect(endpoint.remote)
             except (OSError, trio.BrokenResourceError) as exc:
                 raise TransportError(f"the application's connect failed: {exc}", stage=Stage.DIAL) from exc
-            return StreamTransport(made) if isinstance(made, trio.abc.Stream) else made
+            if isinstance(made, trio.abc.Stream):
+                return StreamTransport(made)
+            if not isinstance(made, Transport):
+                raise TypeError(f"connect returned neither a Transport nor a trio Stream, but {made!r}")
+            return made
         raise HandshakeTimeout(
             f"{endpoint.remote.proto} to {endpoint.host} port {endpoint.remote.port}: no answer in {timeout:g} s",
             stage=Stage.DIAL,
@@ -329,7 +410,7 @@ async def open_client(
     ``config`` is a profile's path or a TunnelConfig. ``connect``, where given,
     replaces name resolution and socket: it is awaited with a Remote and
     returns a Transport or a trio Stream. ``on_event`` and ``tracer`` are called
-    from the workers and must neither raise nor block.
+    from the workers and must not block; what they raise is logged, once.
 
     Raises ConfigError, and ConnectError or one of its kinds when no remote
     could be reached. An exception of the block's body leaves it as it is, in

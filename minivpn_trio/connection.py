@@ -40,6 +40,7 @@ from .reliable import worker as reliable_worker
 from .reliable.transport import ReliableTransport
 from .stats import ControlStats, TunnelStats
 from .tlssession import worker as tlssession_worker
+from .tlssession.engine import TLSContext
 from .tlssession.session import TlsSession
 from .tracing import Tracer
 from .wiring import Lifetime, Pipes
@@ -71,6 +72,7 @@ class Connection:
         config: TunnelConfig,
         transport: Transport,
         *,
+        context: TLSContext,
         client_pipes: Pipes,
         emit: Callable[[Event], None],
         tracer: Tracer | None,
@@ -102,6 +104,7 @@ class Connection:
             remote_session_id=lambda: self.muxer.remote_session_id,
             transport="tcp" if transport.is_stream else "udp",
             remote_address=transport.peer,
+            context=context,
             tracer=tracer,
         )
         self.data = DataChannel(
@@ -251,7 +254,7 @@ class Connection:
         """What a transport raises, as a typed error of the stage that the session had reached."""
         if isinstance(exc, trio.EndOfChannel):
             text = "the server closed the connection"
-        elif isinstance(exc, trio.BrokenResourceError):
+        elif isinstance(exc, trio.BrokenResourceError | trio.ClosedResourceError):
             text = f"the connection broke: {exc.__cause__ or exc}"
         elif isinstance(exc, ProtocolError):
             text = f"the server does not speak OpenVPN: {exc}"

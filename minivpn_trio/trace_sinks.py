@@ -16,7 +16,7 @@ from .errors import MiniVPNError
 from .events import Event
 from .tracing import BurstTraced, EventTraced, PacketTraced, StateTraced, Tracer, TraceRecord
 
-__all__ = ["ArchivalTracer", "JSONLinesTracer", "LoggingTracer", "TeeTracer"]
+__all__ = ["ArchivalTracer", "FencedTracer", "JSONLinesTracer", "LoggingTracer", "TeeTracer"]
 
 #: TLS record type handshake, and the handshake types that DPI boxes look for (RFC 8446, 4).
 TLS_HANDSHAKE, CLIENT_HELLO, SERVER_HELLO = 0x16, 1, 2
@@ -72,6 +72,26 @@ class TeeTracer:
         """Hand the record to each."""
         for tracer in self._tracers:
             tracer.trace(record)
+
+
+class FencedTracer:
+    """A tracer whose errors harm nobody: the first one is logged, and from then on it gets no more records.
+
+    The client puts one around every tracer that an application gives it.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer: Tracer | None = tracer
+
+    def trace(self, record: TraceRecord) -> None:
+        """Hand the record on."""
+        if self._tracer is None:
+            return
+        try:
+            self._tracer.trace(record)
+        except Exception:
+            self._tracer = None
+            logging.getLogger("minivpn_trio").exception("a tracer raised, and is not called any more")
 
 
 class ArchivalTracer:
