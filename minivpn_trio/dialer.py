@@ -46,6 +46,11 @@ __all__ = ["PacketTunnel", "TunDialer", "open_tun_dialer"]
 
 #: Ping's own: 56 bytes of payload make a packet of 84.
 _PING_PAYLOAD = 56
+#: Longest time that leaving the block waits for streams to deliver what they accepted, and how often it looks, seconds.
+LINGER = 2.0
+LINGER_STEP = 0.005
+#: More turns of the scheduler than there are workers between a socket and the network.
+PIPELINE_STEPS = 8
 
 
 class PacketTunnel(Protocol):
@@ -119,6 +124,18 @@ class TunDialer:
 
     async def _move_down(self) -> None:
         await move_down(self.stack, outlet=self._tunnel.outbound, pump=self._pump)
+
+    async def linger(self) -> None:
+        """Wait until the peers have what streams accepted, ends of streams included; at most ``LINGER`` seconds.
+
+        What a kernel does for a program that exited, this does for one that leaves the tunnel's block.
+        """
+        with trio.move_on_after(LINGER):
+            while self.stack.undelivered:
+                await trio.sleep(LINGER_STEP)
+        # Datagrams, and the last acknowledgement, are still in the pipeline.
+        for _ in range(PIPELINE_STEPS):
+            await trio.lowlevel.checkpoint()
 
     def _up_again(self, info: TunnelInfo) -> None:
         """The tunnel was re-established. Connections live on if our addresses are the same."""
@@ -308,11 +325,12 @@ async def open_tun_dialer(
             stream = await dialer.open_tcp_stream("10.8.0.1", 80)
 
     The arguments, what is raised on the way in, and how exceptions leave the
-    block are ``open_client``'s.
+    block are ``open_client``'s. A body that ends without an exception waits up
+    to 2 s for streams, closed ones too, to deliver what ``send_all`` accepted.
     """
     async with open_client(
         config, connect, on_event=on_event, tracer=tracer, rng=rng, unix_time=unix_time
     ) as client:
         dialer = TunDialer(client, rng=rng)
-        async with in_background(dialer.run):
+        async with in_background(dialer.run, before_stop=dialer.linger):
             yield dialer

@@ -691,6 +691,14 @@ class Stack:
         """Queue a complete IP packet; False, counted, when the output queue is full."""
         return self.emit(packet)
 
+    @property
+    def undelivered(self) -> bool:
+        """Whether a connection holds data, or the end of a stream, that its peer has not acknowledged."""
+        return any(
+            connection.connected and (connection.sender.unacknowledged or connection.sender.fin > connection.sender.done)
+            for connection in self._connections.values()
+        )
+
     def stats(self) -> NetstackStats:
         """A snapshot of the counters."""
         senders = [connection.sender for connection in self._connections.values()]
