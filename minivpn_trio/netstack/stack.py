@@ -694,10 +694,8 @@ class Stack:
     @property
     def undelivered(self) -> bool:
         """Whether a connection holds data, or the end of a stream, that its peer has not acknowledged."""
-        return any(
-            connection.connected and (connection.sender.unacknowledged or connection.sender.fin > connection.sender.done)
-            for connection in self._connections.values()
-        )
+        senders = (connection.sender for connection in self._connections.values() if connection.connected)
+        return any(sender.unacknowledged or (sender.fin and not sender.done) for sender in senders)
 
     def stats(self) -> NetstackStats:
         """A snapshot of the counters."""
