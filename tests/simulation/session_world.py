@@ -35,7 +35,8 @@ def authority() -> CertificateAuthority:
 def certified(settings_key: tuple[tuple[str, object], ...]) -> TunnelConfig:
     """A client's configuration; certificates are made once, which is slower than a whole handshake."""
     settings = ServerSettings(ca=authority(), **dict(settings_key))  # type: ignore[arg-type]
-    return ServerCore(settings, rng=random.Random(0).randbytes, deliver=lambda _: None, unix_time=unix_time).client_config()
+    server = ServerCore(settings, rng=random.Random(0).randbytes, deliver=lambda _: None, unix_time=unix_time)
+    return server.client_config()
 
 
 def ip_packet(source: bytes, destination: bytes, number: int, size: int = 64) -> bytes:
@@ -137,9 +138,10 @@ class SessionWorld:
             self.server.handle_datagrams(PEER, burst, now)
         self.server.handle_timeout(now)
         try:
-            if self.verdict is None:
-                while burst := self.down.deliver(now):
+            while burst := self.down.deliver(now):
+                if self.verdict is None:
                     self.client.handle_datagrams(burst, now)
+            if self.verdict is None:
                 self.client.handle_timeout(now)
         except MiniVPNError as exc:
             self.verdict = exc

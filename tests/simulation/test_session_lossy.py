@@ -127,8 +127,8 @@ def test_keys_are_renewed_over_a_bad_link_while_data_flows(wrap: str, by: str, s
             packets.clear()
     assert min(client.rekeys, server.rekeys) >= 3
     assert {event.by for event in world.client.events if isinstance(event, Rekeyed)} == {by}
-    for way in arrived:
-        assert arrived[way] > 0.55 * first, "67 % and a bit, also while keys change"
+    for way, count in arrived.items():
+        assert count > 0.55 * first, "67 % and a bit, also while keys change"
         # four packets each half second: eight losses in a row have odds of one to fifteen thousand
         assert longest_gap[way] <= 4, way
 
