@@ -51,7 +51,7 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
     Examples:
       minivpn-trio check client.ovpn
       minivpn-trio check --json *.ovpn | jq 'select(.ok | not) | .file'
-    """  # noqa: D301 - click's marker
+    """
     console = Console(highlight=False, soft_wrap=True)
     failed = False
     for position, file in enumerate(files):
