@@ -14,6 +14,7 @@ from minivpn_trio import TunDialer, open_tun_dialer
 from minivpn_trio.config.model import TunnelConfig
 from minivpn_trio.config.ovpn import load_config
 from minivpn_trio.events import Event
+from minivpn_trio.tracing import Tracer
 from tests.interop.lab.lab import TUN_IPV4
 from tests.interop.lab.services import PATTERN
 
@@ -46,12 +47,17 @@ class EventLog:
 
 @asynccontextmanager
 async def open_tunnel(
-    profile: Path, *, on_event: EventLog | None = None, seconds: float = 20, **changes: object
+    profile: Path,
+    *,
+    on_event: EventLog | None = None,
+    tracer: Tracer | None = None,
+    seconds: float = 20,
+    **changes: object,
 ) -> AsyncIterator[TunDialer]:
     """A tunnel that is up within ``seconds``; ``changes`` are fields of TunnelConfig."""
     config: TunnelConfig = replace(load_config(profile), **changes)  # type: ignore[arg-type]
     with trio.fail_after(seconds) as connecting:
-        async with open_tun_dialer(config, on_event=on_event) as dialer:
+        async with open_tun_dialer(config, on_event=on_event, tracer=tracer) as dialer:
             connecting.deadline = float("inf")
             yield dialer
 

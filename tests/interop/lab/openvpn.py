@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,17 @@ test "$(sed -n 1p "$1")" = "{USERNAME}" && test "$(sed -n 2p "$1")" = "{PASSWORD
 """
 
 
+def tls_crypt_v2_keys(*, metadata: str | None = None) -> tuple[str, str]:
+    """Files of a new server key and a client key; ``metadata`` is base64."""
+    with tempfile.TemporaryDirectory() as folder:
+        server, client = Path(folder, "server.key"), Path(folder, "client.key")
+        run = [tool("openvpn"), "--genkey", "tls-crypt-v2-server", str(server)]
+        subprocess.run(run, check=True, capture_output=True)
+        run = [tool("openvpn"), "--tls-crypt-v2", str(server), "--genkey", "tls-crypt-v2-client", str(client)]
+        subprocess.run([*run, *filter(None, [metadata])], check=True, capture_output=True)
+        return server.read_text(), client.read_text()
+
+
 @dataclass(frozen=True)
 class Credentials:
     """All secrets of one laboratory."""
@@ -36,6 +48,8 @@ class Credentials:
     ca: Authority = field(default_factory=Authority)
     wrong_ca: Authority = field(default_factory=lambda: Authority("Somebody else's CA"))
     key: str = field(default_factory=static_key)
+    #: Of tls-crypt-v2, made by openvpn: the server's key, and a client's that belongs to it.
+    v2_keys: tuple[str, str] = field(default_factory=lambda: tls_crypt_v2_keys())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "server", self.ca.server())
@@ -54,9 +68,13 @@ class ServerOptions:
     port: int = 1194
     cipher: str = "AES-256-GCM"
     auth: str = "SHA256"
-    wrap: Literal["none", "tls-auth", "tls-crypt"] = "none"
+    wrap: Literal["none", "tls-auth", "tls-crypt", "tls-crypt-v2"] = "none"
     #: None: no key-direction on either side.
     key_direction: bool | None = True
+    #: The client's; the server has the other one.
+    client_direction: Literal[0, 1] = 1
+    #: tls-crypt-v2: refuse clients that cannot send their key twice.
+    force_cookie: bool = False
     topology: Literal["subnet", "net30"] = "subnet"
     compression: Literal["none", "comp-lzo-no", "stub", "stub-v2"] = "none"
     user_pass: bool = False
@@ -85,9 +103,12 @@ def _inline(tag: str, text: str) -> str:
 def _wrap_lines(options: ServerOptions, credentials: Credentials, *, server: bool) -> list[str]:
     if options.wrap == "none":
         return []
+    if options.wrap == "tls-crypt-v2":
+        # The server's is in a file: an inline one leaves no place for what follows the name.
+        return [] if server else [_inline(options.wrap, credentials.v2_keys[1])]
     lines = [_inline(options.wrap, credentials.key)]
     if options.wrap == "tls-auth" and options.key_direction:
-        lines.append(f"key-direction {0 if server else 1}")
+        lines.append(f"key-direction {1 - options.client_direction if server else options.client_direction}")
     return lines
 
 
@@ -116,6 +137,11 @@ def config(options: ServerOptions, credentials: Credentials, folder: Path) -> st
         _inline("cert", credentials.server.cert),
         _inline("key", credentials.server.key),
     ]
+    if options.wrap == "tls-crypt-v2":
+        key = folder / "v2-server.key"
+        key.touch(0o600)
+        key.write_text(credentials.v2_keys[0])
+        lines.append(f'tls-crypt-v2 "{key}"' + (" force-cookie" if options.force_cookie else ""))
     if options.inner_ipv6:
         lines.append("server-ipv6 fd08::/64")
     if options.tls_version is not None:

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from minivpn_trio.errors import DropReason
-from minivpn_trio.items import Burst, ControlBurst, RemoteBound, SequencedPacket
+from minivpn_trio.items import Burst, ControlBurst, RemoteBound, RenegotiationKey, SequencedPacket
 from minivpn_trio.packet.codec import ControlPacket, serialize_control
 from minivpn_trio.packet.ids import KeyID, PacketID, Role, SessionID
 from minivpn_trio.packet.opcodes import Opcode
@@ -132,3 +132,20 @@ async def test_move_up_reads_trios_clock(autojump_clock: trio.testing.MockClock)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert seen == [3.0, 6.0]
+
+
+async def test_a_renegotiation_key_changes_what_follows_it() -> None:
+    muxer = make()
+    muxer.handle_datagrams([answer(muxer)], 0.0)
+    soft = SequencedPacket(KeyID(1), Opcode.CONTROL_SOFT_RESET_V1, (), PacketID(0), b"", 1)
+    feed, inlet = trio.open_memory_channel[Burst | ControlBurst | RenegotiationKey](8)
+    outlet, wire = trio.open_memory_channel[Burst](8)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: move_down(muxer, inlet=inlet, outlet=outlet))
+        for item in (ControlBurst([soft]), RenegotiationKey(bytes(256)), ControlBurst([soft]), DATA):
+            await feed.send(item)
+        sizes = [len((await wire.receive())[0]) for _ in range(3)]
+        feed.close()
+    assert sizes == [14, 54, len(DATA[0])]
+    for channel in (inlet, outlet, wire):
+        channel.close()

@@ -104,6 +104,38 @@ async def test_up_and_renewed(autojump_clock: trio.testing.MockClock) -> None:
     await rig.shut()
 
 
+async def test_a_key_for_renegotiations_goes_ahead_of_all_else(autojump_clock: trio.testing.MockClock) -> None:
+    """It is in packetmuxer's inlet before anything that may lead to a soft reset is on its way there."""
+    rig = Rig(Pair())
+    order: list[object] = []
+
+    class Noted:
+        def __init__(self, channel: trio.MemorySendChannel[Any]) -> None:
+            self.channel = channel
+
+        async def send(self, item: object) -> None:
+            order.append(item)
+            await self.channel.send(item)
+
+    rig.wraps, rig.outlet, rig.keys = Noted(rig.wraps), Noted(rig.outlet), Noted(rig.keys)  # type: ignore[assignment]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.run)
+        nursery.start_soon(rig.serve)
+        await rig.seen_ups.receive()
+        await rig.to_worker.send(RekeyWanted("bytes"))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    kinds = [type(item) for item in order]
+    assert kinds.count(RenegotiationKey) == 1
+    at = kinds.index(RenegotiationKey)
+    assert at < kinds.index(ExpectKey) < kinds.index(DataChannelKey)
+    assert [item.key_id for item in order[at:] if isinstance(item, OpenKey)] == [1]
+    for channel in (rig.wraps, rig.outlet, rig.keys):
+        channel.channel.close()  # type: ignore[attr-defined]
+    for receiver in (rig.to_worker, rig.inlet, rig.from_worker, rig.seen_keys, rig.seen_wraps, rig.up):
+        await receiver.aclose()
+
+
 async def test_silent_server(autojump_clock: trio.testing.MockClock) -> None:
     rig = Rig(Pair())
     started = trio.current_time()
