@@ -8,6 +8,7 @@ for test suites), ``minivpn_trio.events``, ``minivpn_trio.tracing`` and
 ``minivpn_trio.integrations``.
 """
 
+from .challenge import Challenge, ChallengeKind
 from .client import Client, open_client
 from .config.model import Credentials, Remote, TunnelConfig
 from .config.ovpn import load_config
@@ -34,6 +35,8 @@ from .tracing import Tracer
 __all__ = [
     "ArchivalTracer",
     "AuthFailed",
+    "Challenge",
+    "ChallengeKind",
     "Client",
     "ConfigError",
     "ConnectError",

@@ -10,7 +10,9 @@ What a failure means, decided once and here:
 - before the first ``Ready``: every address of every remote is tried once (or
   ``connect_retry_max`` rounds); then the error of the attempt that came furthest
   leaves ``open_client``, the others as its notes;
-- AuthFailed at any time, or a server that said HALT: the end;
+- AuthFailed at any time, or a server that said HALT: the end, unless the server asks
+  a question that somebody answers, or it was an auth-token that expired: then the same
+  address once more (tlssession/login.py knows);
 - a server that cannot decide just now (AuthFailedTemporarily): an error like
   the others, but the server says how long to wait and where to try next;
 - anything else after the first ``Ready``: Reconnecting, with a growing delay.
@@ -27,12 +29,14 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import trio
 
 from .background import in_background
-from .config.model import Remote, TunnelConfig
+from .challenge import Challenge, ChallengeKind
+from .config.model import Credentials, Remote, TunnelConfig
 from .config.ovpn import load_config
 from .config.tunnel_info import TunnelInfo
 from .connection import Connection
@@ -46,7 +50,7 @@ from .errors import (
     TransportError,
     TunnelClosed,
 )
-from .events import Closed, DialDone, DialStarted, Event, Ready, Reconnecting, SessionState
+from .events import Challenged, Closed, DialDone, DialStarted, Event, Ready, Reconnecting, SessionState, Warned
 from .items import Burst
 from .networkio.dial import DialerContext, Endpoint, dial, resolve
 from .networkio.transports import StreamTransport, Transport
@@ -54,6 +58,8 @@ from .packet.ids import RandomBytes, Role
 from .stats import TunnelStats
 from .stats_sum import add_stats
 from .tlssession.engine import TLSContext
+from .tlssession.login import Answer, Login, OnChallenge
+from .tlssession.material import is_locked
 from .trace_sinks import FencedTracer
 from .tracing import EventTraced, Tracer
 from .wiring import Lifetime, Pipes
@@ -68,6 +74,10 @@ ROUNDS_BEFORE_BACKOFF = 5
 STABLE_AFTER = 60.0
 #: Longest wait that a server may ask for (AUTH_FAILED,TEMP), seconds.
 MAX_REQUESTED_WAIT = 300.0
+#: Seconds between two logins at one server, at least.
+LOGIN_PAUSE = 1.0
+#: How often somebody may mistype the password of a private key.
+KEY_PASSWORD_TRIES = 3
 
 logger = logging.getLogger("minivpn_trio")
 #: How far an attempt came, for choosing the error that tells most.
@@ -89,11 +99,14 @@ class Client(trio.abc.Channel[Burst]):
         *,
         connect: DialerContext | None = None,
         on_event: Callable[[Event], None] | None = None,
+        on_challenge: OnChallenge | None = None,
         tracer: Tracer | None = None,
         rng: RandomBytes = os.urandom,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
+        self._on_challenge = on_challenge
+        self._login = Login(config, salt=rng(16), can_ask=on_challenge is not None)
         self._pipes = pipes
         self._connect = connect
         self._on_event = on_event
@@ -295,7 +308,7 @@ class Client(trio.abc.Channel[Burst]):
             for endpoint in endpoints:
                 await trio.sleep(self._take_requested_wait())
                 try:
-                    await self._one_connection(endpoint, up)
+                    await self._logins(endpoint, up)
                 except AuthFailed:
                     raise
                 except AuthFailedTemporarily as exc:
@@ -328,6 +341,29 @@ class Client(trio.abc.Channel[Burst]):
         self._stay_with = None
         return remotes
 
+    async def _logins(self, endpoint: Endpoint, up: Callable[[TunnelInfo], None]) -> None:
+        """One connection; and again, as long as a login was refused and another one may do."""
+        while True:
+            self._login.begin()
+            while (question := self._login.question()) is not None:
+                answer = await self._ask(question)
+                if answer is None:
+                    raise self._login.unanswered(question)
+                self._login.answer(question, answer)
+            try:
+                await self._one_connection(endpoint, up)
+            except AuthFailed as exc:
+                if not self._login.again:
+                    raise
+                now = trio.current_time()
+                self.emit(Warned(time=now, stage=exc.stage, text=f"another login is needed: {exc.reason}"))
+                await trio.sleep(LOGIN_PAUSE)
+
+    async def _ask(self, challenge: Challenge) -> Answer:
+        """Put a question to the application. None: nobody answers."""
+        self.emit(Challenged(time=trio.current_time(), challenge=challenge))
+        return None if self._on_challenge is None else await self._on_challenge(challenge)
+
     async def _one_connection(self, endpoint: Endpoint, up: Callable[[TunnelInfo], None]) -> None:
         """One transport and what runs over it; ends only with an exception."""
         remote = endpoint.remote
@@ -342,6 +378,8 @@ class Client(trio.abc.Channel[Burst]):
             self.config,
             transport,
             context=self._context,
+            login=self._login,
+            on_challenge=self._on_challenge,
             client_pipes=self._pipes,
             emit=self.emit,
             tracer=self._tracer,
@@ -400,6 +438,8 @@ async def open_client(
     config: TunnelConfig | str | os.PathLike[str],
     connect: DialerContext | None = None,
     *,
+    credentials: Credentials | None = None,
+    on_challenge: OnChallenge | None = None,
     on_event: Callable[[Event], None] | None = None,
     tracer: Tracer | None = None,
     rng: RandomBytes = os.urandom,
@@ -412,15 +452,47 @@ async def open_client(
     returns a Transport or a trio Stream. ``on_event`` and ``tracer`` are called
     from the workers and must not block; what they raise is logged, once.
 
+    ``credentials`` stand in for what auth-user-pass says. ``on_challenge`` is
+    awaited with a Challenge wherever something is missing or a server asks
+    further, and returns Credentials, a string, or None for no answer; it may
+    take its time, and is cancelled when nobody waits for the answer any more.
+    What it raises ends the tunnel.
+
     Raises ConfigError, and ConnectError or one of its kinds when no remote
     could be reached. An exception of the block's body leaves it as it is, in
     no exception group of ours. The caller's cancel scope bounds the connecting.
     """
-    settings = config if isinstance(config, TunnelConfig) else load_config(config)
-    settings.validate()
+    settings = load_config(config, credentials=credentials)
+    settings.validate(can_ask=on_challenge is not None)
+    if on_challenge is not None:
+        settings = await _unlocked(settings, on_challenge)
     with Pipes(Lifetime.CLIENT) as pipes:
         client = Client(
-            settings, pipes, connect=connect, on_event=on_event, tracer=tracer, rng=rng, unix_time=unix_time
+            settings,
+            pipes,
+            connect=connect,
+            on_event=on_event,
+            on_challenge=on_challenge,
+            tracer=tracer,
+            rng=rng,
+            unix_time=unix_time,
         )
         async with in_background(client._run):
             yield client
+
+
+async def _unlocked(config: TunnelConfig, on_challenge: OnChallenge) -> TunnelConfig:
+    """``config`` with the password that opens its private key, as far as somebody knows it."""
+    reason = ""
+    for _ in range(KEY_PASSWORD_TRIES):
+        if not is_locked(config):
+            break
+        challenge = Challenge(kind=ChallengeKind.KEY_PASSWORD, text="Password of the private key", reason=reason)
+        answer = await on_challenge(challenge)
+        if answer is None:
+            break
+        if not isinstance(answer, str):
+            raise TypeError("the answer to a challenge of kind key-password is a string")
+        config = replace(config, key_password=answer.encode("utf-8", "surrogateescape"))
+        reason = "that password does not open it"
+    return config

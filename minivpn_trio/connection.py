@@ -12,6 +12,7 @@ from functools import partial
 
 import trio
 
+from .challenge import Challenge
 from .config.model import TunnelConfig
 from .config.tunnel_info import TunnelInfo
 from .controlchannel import worker as controlchannel_worker
@@ -28,8 +29,8 @@ from .errors import (
     TransportError,
     TunnelClosed,
 )
-from .events import Event, ResetDone, SessionState
-from .items import TunnelUp
+from .events import Challenged, Event, ResetDone, SessionState
+from .items import ChallengeAnswer, TunnelUp
 from .networkio import worker as networkio_worker
 from .networkio.transports import Transport
 from .packet.ids import RandomBytes, Role
@@ -41,6 +42,7 @@ from .reliable.transport import ReliableTransport
 from .stats import ControlStats, TunnelStats
 from .tlssession import worker as tlssession_worker
 from .tlssession.engine import TLSContext
+from .tlssession.login import Login, OnChallenge
 from .tlssession.session import TlsSession
 from .tracing import Tracer
 from .wiring import Lifetime, Pipes
@@ -73,6 +75,8 @@ class Connection:
         transport: Transport,
         *,
         context: TLSContext,
+        login: Login,
+        on_challenge: OnChallenge | None,
         client_pipes: Pipes,
         emit: Callable[[Event], None],
         tracer: Tracer | None,
@@ -82,6 +86,9 @@ class Connection:
         self._transport = transport
         self._client_pipes = client_pipes
         self._emit = emit
+        self._on_challenge = on_challenge
+        self._nursery: trio.Nursery | None = None
+        self._answering = trio.CancelScope()
         now = trio.current_time()
         self.muxer = PacketMuxer(
             role=Role.CLIENT,
@@ -105,6 +112,7 @@ class Connection:
             transport="tcp" if transport.is_stream else "udp",
             remote_address=transport.peer,
             context=context,
+            login=login,
             tracer=tracer,
         )
         self.data = DataChannel(
@@ -128,6 +136,7 @@ class Connection:
         with Pipes(Lifetime.CONNECTION, self._client_pipes.drops) as pipes:
             try:
                 async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
                     for worker in self._workers(pipes):
                         nursery.start_soon(worker)
                     nursery.start_soon(self._listen, pipes, came_up)
@@ -180,7 +189,7 @@ class Connection:
                 keys=pipes.waiting("tlssession.worker", "datachannel.keeper"),
                 wraps=pipes.waiting("tlssession.worker", "packetmuxer.move_down"),
                 up=pipes.waiting("tlssession.worker", "client"),
-                emit=self._session_event,
+                emit=partial(self._session_event, pipes),
             ),
             partial(
                 datachannel_worker.move_up,
@@ -223,10 +232,23 @@ class Connection:
             partial(networkio_worker.move_down, self._transport, inlet=pipes.inlet("networkio.move_down")),
         ]
 
-    def _session_event(self, event: Event) -> None:
+    def _session_event(self, pipes: Pipes, event: Event) -> None:
         if isinstance(event, ResetDone):
             self._transport.established()
         self._emit(event)
+        if isinstance(event, Challenged) and self._on_challenge is not None and self._nursery is not None:
+            # The latest question counts: whoever still thinks about an earlier one need not.
+            self._answering.cancel()
+            self._answering = trio.CancelScope()
+            self._nursery.start_soon(self._put_to, self._on_challenge, event.challenge, pipes, self._answering)
+
+    async def _put_to(
+        self, on_challenge: OnChallenge, challenge: Challenge, pipes: Pipes, scope: trio.CancelScope
+    ) -> None:
+        """Ask, and take the answer to the session."""
+        with scope:
+            answer = await on_challenge(challenge)
+            await pipes.waiting("challenge", "tlssession.worker").send(ChallengeAnswer(challenge, answer))
 
     async def _listen(self, pipes: Pipes, came_up: Callable[[TunnelInfo], None]) -> None:
         inlet = pipes.inlet("client")

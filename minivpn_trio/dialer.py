@@ -26,7 +26,7 @@ import trio
 
 from .background import in_background
 from .client import open_client
-from .config.model import TunnelConfig
+from .config.model import Credentials, TunnelConfig
 from .config.tunnel_info import TunnelInfo
 from .events import Event
 from .items import Burst
@@ -40,6 +40,7 @@ from .networkio.dial import DialerContext
 from .packet.ids import RandomBytes
 from .ports import Inlet, WaitingOutlet
 from .stats import TunnelStats
+from .tlssession.login import OnChallenge
 from .tracing import Tracer
 
 __all__ = ["PacketTunnel", "TunDialer", "open_tun_dialer"]
@@ -314,6 +315,8 @@ async def open_tun_dialer(
     config: TunnelConfig | str | os.PathLike[str],
     connect: DialerContext | None = None,
     *,
+    credentials: Credentials | None = None,
+    on_challenge: OnChallenge | None = None,
     on_event: Callable[[Event], None] | None = None,
     tracer: Tracer | None = None,
     rng: RandomBytes = os.urandom,
@@ -329,7 +332,14 @@ async def open_tun_dialer(
     to 2 s for streams, closed ones too, to deliver what ``send_all`` accepted.
     """
     async with open_client(
-        config, connect, on_event=on_event, tracer=tracer, rng=rng, unix_time=unix_time
+        config,
+        connect,
+        credentials=credentials,
+        on_challenge=on_challenge,
+        on_event=on_event,
+        tracer=tracer,
+        rng=rng,
+        unix_time=unix_time,
     ) as client:
         dialer = TunDialer(client, rng=rng)
         async with in_background(dialer.run, before_stop=dialer.linger):

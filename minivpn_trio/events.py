@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from .challenge import Challenge
 from .errors import Stage
 
 __all__ = [
     "AuthPending",
+    "Challenged",
     "Closed",
     "DialDone",
     "DialStarted",
@@ -102,6 +104,13 @@ class AuthPending(Event):
     """The server asks for patience (AUTH_PENDING); ``timeout`` in seconds, already capped."""
 
     timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenged(Event):
+    """Somebody is asked something, by ``on_challenge`` where there is one. The answer is no event."""
+
+    challenge: Challenge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .challenge import Challenge
+from .config.model import Credentials
 from .config.tunnel_info import TunnelInfo
 from .packet.ids import KeyID, PacketID
 from .packet.opcodes import Opcode
 
 __all__ = [
     "Burst",
+    "ChallengeAnswer",
     "ControlBurst",
     "DataChannelKey",
     "ExpectKey",
@@ -132,6 +135,14 @@ class RenegotiationKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ChallengeAnswer:
+    """Whoever was asked tells tlssession: the answer to ``challenge``; None: there will be none."""
+
+    challenge: Challenge
+    answer: Credentials | str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelUp:
     """tlssession tells the client: PUSH_REPLY is in, the keys are installed; or, later, what
     the server changed."""
@@ -177,3 +188,7 @@ class DataChannelKey:
     fragment: int | None = None
     #: AEAD packets carry 64-bit epoch packet ids and trailing tags (2.7 servers).
     epoch: bool = False
+    #: Largest packet to decompress, bytes; 0: compressed packets are dropped.
+    decompress: int = 0
+    #: Our options string, for peers that ask for it on the data channel (OCC); empty: no answer.
+    options: str = ""

@@ -92,6 +92,7 @@ EDGES: tuple[Edge, ...] = (
     Edge("datachannel.keeper", "packetmuxer.move_down", "Burst", 8, WAIT, "pings queue like data"),
     Edge("datachannel.keeper", "tlssession.worker", "RekeyWanted", 64, DROP, "said again while it stays true"),
     Edge("tlssession.worker", "client", "TunnelUp", 16, WAIT, "the client always listens"),
+    Edge("challenge", "tlssession.worker", "ChallengeAnswer", 64, WAIT, "nobody waits for whoever answers"),
 )
 
 

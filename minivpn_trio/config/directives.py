@@ -49,6 +49,7 @@ class Directive:
 #: name, fewest values, most values; i: may be inline, c: may stand in <connection>.
 _HONOURED = """
     auth 1 1            auth-user-pass 0 1 i    auth-retry 1 1        askpass 0 1         allow-compression 1 1
+    auth-nocache 0 0    static-challenge 2 3
     block-ipv6 0 0      block-outside-dns 0 0   ca 1 1 i              cert 1 1 i          cipher 1 1
     client 0 0          comp-lzo 0 1            compress 0 1          connection 0 0 i    connect-retry 1 2 c
     connect-retry-max 1 1 c   connect-timeout 1 1 c   crl-verify 1 2 i   data-ciphers 1 1   data-ciphers-fallback 1 1
@@ -79,7 +80,7 @@ _IGNORED = {
     """,
     "a connection is always built anew, with everything kept in memory": """
         persist-key persist-tun persist-local-ip persist-remote-ip up-delay up-restart ping-timer-rem float
-        auth-nocache tls-exit auth-token auth-token-user
+        tls-exit auth-token auth-token-user
     """,
     "names are resolved, and resolved again, for as long as connecting is allowed to take": """
         resolv-retry preresolve ip-remote-hint
@@ -118,7 +119,7 @@ _WARNED = {
     "it is meant for Ethernet tunnels (tap)": "tun-mtu-extra",
     "a tunnel inside a program does not need it": "client-nat shaper session-timeout tun-mtu-max replay-persist",
     "not supported yet; the tunnel works without": """
-        remote-random-hostname remap-usr1 static-challenge keying-material-exporter compat-mode
+        remote-random-hostname remap-usr1 keying-material-exporter compat-mode
         x509-username-field
     """,
     "the crypto library is not configured by a profile": "engine providers",

@@ -250,7 +250,6 @@ HANDLERS: dict[str, Handler] = {
     "client": _nothing,
     "pull": _nothing,
     "tls-client": _nothing,
-    "auth-retry": _nothing,
     "allow-compression": _nothing,
     "ignore-unknown-option": _nothing,
     **dict.fromkeys(

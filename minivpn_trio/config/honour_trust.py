@@ -7,7 +7,7 @@ import re
 
 from .draft import BadValue, Draft, Handler, WrapDraft
 from .grammar import Statement
-from .model import Credentials
+from .model import Credentials, StaticChallenge
 from .tls_crypt_v2_key import parse_client_key
 from .tls_names import openssl_names
 
@@ -18,6 +18,8 @@ _STATIC_KEY = re.compile(rb"-----BEGIN OpenVPN Static key V1-----(.*?)-----END O
 _STATIC_KEY_BYTES = 256
 #: Characters of a user name or a password.
 _LONGEST_CREDENTIAL = 4096
+#: Characters of static-challenge's text.
+_LONGEST_QUESTION = 256
 
 
 def check_pem(data: bytes, *suffixes: str) -> list[str]:
@@ -108,7 +110,30 @@ def _auth_user_pass(draft: Draft, statement: Statement) -> None:
         draft.lines["(profile's credentials)"] = statement.line
         draft.satisfied("auth-user-pass")
     else:
+        draft.values["username"] = username or None
         draft.need("auth-user-pass", statement.line)
+
+
+def _static_challenge(draft: Draft, statement: Statement) -> None:
+    text, echo, form, *_ = [*statement.values, "scrv1"]
+    if not text or len(text) > _LONGEST_QUESTION or not text.isprintable():
+        raise BadValue("a question of at most 256 characters is wanted")
+    if echo not in ("0", "1"):
+        raise BadValue("0 or 1 is wanted after the question: whether the answer may be seen")
+    if form not in ("scrv1", "concat"):
+        raise BadValue("scrv1 or concat may follow")
+    draft.values["static_challenge"] = StaticChallenge(text, echo == "1", form == "concat")
+    draft.need("static-challenge", statement.line)
+
+
+def _auth_retry(draft: Draft, statement: Statement) -> None:
+    if statement.values[0] not in ("none", "nointeract", "interact"):
+        raise BadValue("none, nointeract or interact is wanted")
+    draft.values["auth_retry"] = statement.values[0]
+
+
+def _auth_nocache(draft: Draft, statement: Statement) -> None:
+    draft.values["auth_nocache"] = True
 
 
 def _askpass(draft: Draft, statement: Statement) -> None:
@@ -329,6 +354,9 @@ HANDLERS: dict[str, Handler] = {
     "crl-verify": _crl_verify,
     "askpass": _askpass,
     "auth-user-pass": _auth_user_pass,
+    "auth-retry": _auth_retry,
+    "auth-nocache": _auth_nocache,
+    "static-challenge": _static_challenge,
     "tls-auth": _tls_auth,
     "tls-crypt": _tls_crypt,
     "tls-crypt-v2": _tls_crypt_v2,

@@ -22,6 +22,7 @@ __all__ = [
     "Credentials",
     "Proto",
     "Remote",
+    "StaticChallenge",
     "TunnelConfig",
     "X509NameType",
 ]
@@ -60,6 +61,17 @@ class Credentials:
     password: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class StaticChallenge:
+    """A question of the profile's (``static-challenge``), such as for a one-time password."""
+
+    text: str
+    #: The answer may be seen while it is typed.
+    echo: bool = False
+    #: The answer is put behind the password, instead of beside it (``SCRV1``).
+    concatenated: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelConfig:
     """A complete client configuration. Times are seconds, sizes are bytes.
@@ -79,8 +91,16 @@ class TunnelConfig:
     extra_certs: bytes | None = field(default=None, repr=False)
     pkcs12: bytes | None = field(default=None, repr=False)
     credentials: Credentials | None = None
-    #: The profile says auth-user-pass: without ``credentials`` there is no point in dialling.
+    #: The profile says auth-user-pass: without ``credentials`` somebody must be asked for them.
     needs_credentials: bool = False
+    #: The user name, where the profile has it without the password.
+    username: str | None = None
+    static_challenge: StaticChallenge | None = None
+    #: After AUTH_FAILED: ``none`` gives up, ``interact`` asks again, ``nointeract`` tries again
+    #: unless it was a password that was refused.
+    auth_retry: Literal["none", "nointeract", "interact"] = "none"
+    #: A password that was asked for is forgotten once it was used.
+    auth_nocache: bool = False
 
     # control channel
     control_wrap: ControlWrapKind = "none"
@@ -165,8 +185,8 @@ class TunnelConfig:
         """A copy that holds these credentials."""
         return replace(self, credentials=Credentials(username, password))
 
-    def validate(self) -> None:
-        """Raise ConfigError if no tunnel can come of this."""
+    def validate(self, *, can_ask: bool = False) -> None:
+        """Raise ConfigError if no tunnel can come of this. ``can_ask``: somebody can be asked for what is missing."""
         if not self.remotes:
             raise ConfigError("no server to connect to", directive="remote")
         # A PKCS #12 file may hold the CA too; whether it does is seen when it is opened.
@@ -182,8 +202,12 @@ class TunnelConfig:
                 "neither a client certificate nor a user name: nothing to authenticate with",
                 directive="cert",
             )
-        if self.needs_credentials and self.credentials is None:
+        if self.needs_credentials and self.credentials is None and not can_ask:
             raise ConfigError("a user name and a password are needed", directive="auth-user-pass")
+        if self.static_challenge is not None and not can_ask:
+            raise ConfigError(
+                "the profile asks a question: give on_challenge to answer it", directive="static-challenge"
+            )
         if self.control_wrap != "none" and self.control_wrap_key is None:
             raise ConfigError("the key is missing", directive=self.control_wrap)
         for name in (*self.data_ciphers, *filter(None, [self.data_ciphers_fallback])):

@@ -41,8 +41,9 @@ class Profile:
 
     ``needs`` says what the profile leaves to be supplied, in its own order:
     ``auth-user-pass`` (a user name and password), ``askpass`` (the pass
-    phrase of an encrypted key), ``file:NAME`` (a file that it names and that
-    does not exist). That alone does not make it a bad profile.
+    phrase of an encrypted key), ``static-challenge`` (the answer to a question
+    of its own), ``file:NAME`` (a file that it names and that does not exist).
+    That alone does not make it a bad profile.
     """
 
     #: The path as it was given.

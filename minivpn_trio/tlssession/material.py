@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12KeyAndCert
 from ..config.model import TunnelConfig
 from ..errors import ConfigError
 
-__all__ = ["CERTIFICATE", "Identity", "PKCS12KeyAndCertificates", "load_crls", "load_identity", "load_pkcs12"]
+__all__ = [
+    "CERTIFICATE", "Identity", "PKCS12KeyAndCertificates", "is_locked", "load_crls", "load_identity", "load_pkcs12",
+]  # fmt: skip
 
 #: One certificate in a PEM file that may hold other things, such as openssl's text form.
 CERTIFICATE = re.compile(
@@ -103,3 +105,16 @@ def load_pkcs12(config: TunnelConfig) -> PKCS12KeyAndCertificates | None:
         return pkcs12.load_pkcs12(config.pkcs12, config.key_password)
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigError("it cannot be read, or its password is wrong or missing", directive="pkcs12") from None
+
+
+def is_locked(config: TunnelConfig) -> bool:
+    """Whether ``key_password`` is missing or wrong for the private key or the PKCS #12 file."""
+    try:
+        if config.pkcs12 is not None:
+            load_pkcs12(config)
+        elif config.key is not None:
+            load_key(config)
+    except ConfigError as exc:
+        # A PKCS #12 file does not say whether it is damaged or its password is another one.
+        return exc.directive == "askpass" or (config.pkcs12 is not None and config.pkcs12[:1] == b"\x30")
+    return False

@@ -7,6 +7,8 @@ stream, ``parse_message`` says what a message means.
 
 from __future__ import annotations
 
+import binascii
+from base64 import b64encode
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -16,6 +18,7 @@ __all__ = [
     "AuthFailedMessage",
     "AuthPendingMessage",
     "ControlMessage",
+    "DynamicChallenge",
     "ExitMessage",
     "HaltMessage",
     "InfoMessage",
@@ -23,7 +26,10 @@ __all__ = [
     "PushReplyMessage",
     "PushRequestMessage",
     "RestartMessage",
+    "TextChallengeMessage",
     "UnknownMessage",
+    "WebAuthMessage",
+    "challenge_response",
     "encode_message",
     "parse_message",
 ]
@@ -32,6 +38,10 @@ __all__ = [
 MAX_MESSAGE = 16 * 1024
 #: Characters of the peer's own words that are passed on.
 MAX_TEXT = 256
+#: Characters of a URL. A server's whole message has at most 1024.
+MAX_URL = 2048
+#: Bytes of an answer to CR_TEXT; a server's buffer for it and its base64 has 2048.
+MAX_RESPONSE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,21 @@ class PushReplyMessage(ControlMessage):
 
 
 @dataclass(frozen=True, slots=True)
+class DynamicChallenge:
+    """``CRV1:flags:state:base64 user name:question``: what the server asks before we connect again.
+
+    ``state`` and the user name go back with the answer. The state is as good as a password.
+    """
+
+    text: str
+    state: str = field(repr=False)
+    username: str = field(repr=False)
+    echo: bool = False
+    #: False: the text is an announcement, and an empty answer goes back.
+    needs_answer: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class AuthFailedMessage(ControlMessage):
     """``AUTH_FAILED``, in one of its forms.
 
@@ -67,7 +92,7 @@ class AuthFailedMessage(ControlMessage):
     backoff: float | None = None
     advance: str = "addr"
     session_expired: bool = False
-    challenge: bool = False
+    challenge: DynamicChallenge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +107,26 @@ class InfoMessage(ControlMessage):
     """INFO or INFO_PRE; ``text`` is what follows, untrusted."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextChallengeMessage(ControlMessage):
+    """``CR_TEXT`` in an INFO_PRE: a question while the login is pending, answered by CR_RESPONSE."""
+
+    text: str
+    echo: bool = False
+    needs_answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WebAuthMessage(ControlMessage):
+    """``WEB_AUTH`` or ``OPEN_URL`` in an INFO_PRE: ``url`` is to be opened by the user.
+
+    None: it is no https URL, or too long, and nobody should see it.
+    """
+
+    url: str | None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +228,7 @@ def parse_message(text: str) -> ControlMessage:
         case "AUTH_PENDING":
             return AuthPendingMessage(_timeout(rest))
         case "INFO" | "INFO_PRE":
-            return InfoMessage(rest[:MAX_TEXT])
+            return _info(rest)
         case "RESTART":
             flags, words = _flags(rest)
             return RestartMessage(words, next_remote="N" in flags, keep_credentials="P" in flags)
@@ -198,12 +243,69 @@ def _auth_failed(rest: str) -> AuthFailedMessage:
     if rest.startswith("TEMP"):
         return _temporary(rest.removeprefix("TEMP"))
     if rest.startswith("CRV1:"):
-        # CRV1:flags:state:base64 user name:question. The state is as good as a password.
-        question = rest.split(":", 4)[4:]
-        return AuthFailedMessage("".join(question)[:MAX_TEXT], challenge=True)
+        challenge = _dynamic_challenge(rest)
+        text = "a challenge that cannot be read" if challenge is None else challenge.text
+        return AuthFailedMessage(text, challenge=challenge)
     if rest == "SESSION" or rest.startswith("SESSION:"):
         return AuthFailedMessage(rest.removeprefix("SESSION").removeprefix(":")[:MAX_TEXT], session_expired=True)
     return AuthFailedMessage(rest[:MAX_TEXT])
+
+
+def _dynamic_challenge(text: str) -> DynamicChallenge | None:
+    """``CRV1:flags:state:base64 user name:question``; None: it is not one."""
+    fields = text.split(":", 4)
+    if len(fields) != 5:
+        return None
+    _, flags, state, encoded, question = fields
+    try:
+        username = binascii.a2b_base64(encoded, strict_mode=True).decode() if encoded else ""
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    if "\0" in username:
+        return None
+    echo, needs_answer = _challenge_flags(flags)
+    return DynamicChallenge(question[:MAX_TEXT], state, username, echo, needs_answer)
+
+
+def _challenge_flags(text: str) -> tuple[bool, bool]:
+    """``E``: the answer may be shown; ``R``: one is needed."""
+    flags = [flag.strip() for flag in text.split(",")]
+    return "E" in flags, "R" in flags
+
+
+def _info(rest: str) -> ControlMessage:
+    kind, colon, inside = rest.partition(":")
+    if colon and kind == "CR_TEXT":
+        flags, colon, text = inside.partition(":")
+        if colon:
+            echo, needs_answer = _challenge_flags(flags)
+            return TextChallengeMessage(text[:MAX_TEXT], echo, needs_answer)
+    elif colon and kind == "WEB_AUTH":
+        names, _, url = inside.partition(":")
+        # What else there may be, a proxy with its password, was not asked for.
+        known = tuple(name for name in names.split(",") if name in ("external", "hidden"))
+        return WebAuthMessage(_url(url), known)
+    elif colon and kind == "OPEN_URL":
+        return WebAuthMessage(_url(inside))
+    return InfoMessage(rest[:MAX_TEXT])
+
+
+def _url(text: str) -> str | None:
+    """``text`` if it is an https URL with a host. Printable ASCII is all that gets here."""
+    prefix = "https://"
+    host = text[len(prefix) :].split("/", 1)[0].split("?", 1)[0].split("#", 1)[0]
+    good = text.lower().startswith(prefix) and len(text) <= MAX_URL
+    # A user name in it would make another host look like the one to be trusted.
+    good = good and bool(host) and not any(char in host for char in "@\\\"'<>") and " " not in text
+    return text if good else None
+
+
+def challenge_response(answer: str) -> str:
+    """The message that answers CR_TEXT. ValueError: longer than 1024 bytes."""
+    raw = answer.encode("utf-8", "surrogateescape")
+    if len(raw) > MAX_RESPONSE:
+        raise ValueError(f"an answer has at most {MAX_RESPONSE} bytes")
+    return "CR_RESPONSE," + b64encode(raw).decode("ascii")
 
 
 def _temporary(rest: str) -> AuthFailedMessage:

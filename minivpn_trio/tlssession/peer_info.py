@@ -53,8 +53,10 @@ CLIENT_FEATURES = (
 )
 
 
-def peer_info(config: TunnelConfig, features: ProtoFlag = CLIENT_FEATURES) -> str:
-    """The lines for key method 2, each ending with a line feed."""
+def peer_info(
+    config: TunnelConfig, features: ProtoFlag = CLIENT_FEATURES, *, sso: tuple[str, ...] = ()
+) -> str:
+    """The lines for key method 2, each ending with a line feed. ``sso``: what can be asked while a login is pending."""
     ciphers = config.data_ciphers
     lines = [("IV_VER", VERSION), ("IV_PLAT", "linux"), ("IV_TCPNL", "1"), ("IV_MTU", str(MAX_TUN_MTU))]
     if {"AES-128-GCM", "AES-256-GCM"} <= set(ciphers):
@@ -67,6 +69,8 @@ def peer_info(config: TunnelConfig, features: ProtoFlag = CLIENT_FEATURES) -> st
     # 2.6 sends these whatever is configured, and a server that migrates away from compression
     # pushes a framing only to clients that do.
     lines += [("IV_LZO_STUB", "1"), ("IV_COMP_STUB", "1"), ("IV_COMP_STUBv2", "1")]
+    if sso and not any(name == "IV_SSO" for name, _ in config.peer_info):
+        lines.append(("IV_SSO", ",".join(sso)))
     lines += config.peer_info
     return "".join(f"{name}={value}\n" for name, value in lines)
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from ..challenge import Challenge, ChallengeKind
 from ..config.model import Credentials, TunnelConfig
 from ..config.push import NegotiatedTunnel, PushAssembler, PushedOptions, negotiate, parse_push
-from ..errors import AuthFailed, AuthFailedTemporarily, ConnectError, Stage, TunnelClosed
-from ..events import AuthPending, ResetDone, ResetSent, ServerMessage, SessionState, Warned
+from ..errors import AuthFailed, ConfigError, ConnectError, DropReason, HandshakeTimeout, Stage, TunnelClosed
+from ..events import AuthPending, Challenged, ResetDone, ResetSent, ServerMessage, SessionState, Warned
 from ..items import TunnelUp
 from ..packet.ids import RandomBytes, Role, SessionID
 from ..packet.opcodes import Opcode
@@ -26,6 +27,7 @@ from ..tracing import Tracer
 from .engine import TLSContext
 from .keymethod2 import KeyMethod2, new_source
 from .keystate import DataSettings, KeyState
+from .login import Login
 from .machine import SessionMachine
 from .messages import (
     AuthFailedMessage,
@@ -35,6 +37,9 @@ from .messages import (
     InfoMessage,
     PushReplyMessage,
     RestartMessage,
+    TextChallengeMessage,
+    WebAuthMessage,
+    challenge_response,
     parse_message,
 )
 from .options_string import cipher_in_options, fragment_in_options, options_string
@@ -46,6 +51,10 @@ __all__ = ["TlsSession"]
 FIRST_PUSH_REQUEST = 1.0
 #: Seconds between requests (reference: push.h, PUSH_REQUEST_INTERVAL).
 PUSH_REQUEST_INTERVAL = 5.0
+#: Questions that a server may ask in one session.
+MAX_QUESTIONS = 16
+#: What IV_SSO says when somebody answers.
+SSO_METHODS = ("webauth", "openurl", "crtext")
 
 
 class TlsSession(SessionMachine):
@@ -55,8 +64,9 @@ class TlsSession(SessionMachine):
     MTU arithmetic need. ``unix_time`` says as of when certificates are judged
     (None: the system's clock). ``context`` may be shared between sessions of
     one configuration; without it the certificates are parsed here, which
-    raises ConfigError where they cannot be used. Nothing is timed before
-    ``start``, so ``now`` is only there to make all cores alike.
+    raises ConfigError where they cannot be used. ``login`` outlives the session;
+    what it must ask is an event, ``Challenged``, and answered by ``handle_answer``.
+    Nothing is timed before ``start``, so ``now`` is only there to make all cores alike.
     """
 
     role = Role.CLIENT
@@ -73,6 +83,7 @@ class TlsSession(SessionMachine):
         transport: Literal["udp", "tcp"] = "udp",
         remote_address: str | None = None,
         context: TLSContext | None = None,
+        login: Login | None = None,
         unix_time: Callable[[], float] | None = None,
         tracer: Tracer | None = None,
     ) -> None:
@@ -91,8 +102,12 @@ class TlsSession(SessionMachine):
         self._remote_address = remote_address
         self._push = PushAssembler()
         self._push_request_at: float | None = None
-        #: Replaces the credentials once pushed (``auth-token``).
-        self._token: Credentials | None = None
+        self._login = login or Login(config, salt=rng(16))
+        #: What is asked now, and the key whose login or control channel waits for the answer.
+        self._asked: tuple[Challenge, KeyState] | None = None
+        self._questions = 0
+        #: Until when the server waits for a second factor; None: it did not say that it does.
+        self._pending_until: float | None = None
         self._occ_cipher: str | None = None
         #: What the push and the profile say together; None before PUSH_REPLY.
         self.negotiated: NegotiatedTunnel | None = None
@@ -121,17 +136,67 @@ class TlsSession(SessionMachine):
 
     # steps
 
+    def handle_answer(self, challenge: Challenge, answer: Credentials | str | None, now: float) -> None:
+        """The answer to the last ``Challenged``; one to an earlier one comes too late and is ignored.
+
+        Raises AuthFailed when a first login cannot go on without it.
+        """
+        if self._asked is None or self._asked[0] is not challenge:
+            return
+        key, self._asked = self._asked[1], None
+        if self._find(key.key_id) is not key or key.engine is None:
+            return
+        with self._verdicts(now):
+            if challenge.kind is ChallengeKind.CR_TEXT:
+                self._answer_text(key, answer, now)
+            elif answer is None:
+                error = ConnectError("nobody answered for the login", stage=Stage.REKEY)
+                self._key_failed(key, error, now)
+            else:
+                self._login.answer(challenge, answer)
+                self._log_in(key, now)
+            self._collect(key)
+
+    def _answer_text(self, key: KeyState, answer: Credentials | str | None, now: float) -> None:
+        if answer is None:
+            return
+        if not isinstance(answer, str):
+            raise TypeError("the answer to a challenge of kind cr-text is a string")
+        try:
+            self._send_message(key, challenge_response(answer))
+        except ValueError as exc:
+            self._emit(Warned(time=now, stage=Stage.PUSH, text=f"the answer is not sent: {exc}"))
+
+    # login
+
     def _on_tls_up(self, key: KeyState, now: float) -> None:
-        credentials = self._token or self.config.credentials
+        self._log_in(key, now)
+
+    def _log_in(self, key: KeyState, now: float) -> None:
+        """Send our key method 2, or ask for what it still lacks: at a renewal whose password was not kept."""
+        question = self._login.question()
+        if question is not None:
+            if not self._login.can_ask:
+                raise self._login.unanswered(question)
+            self._ask(key, question, now)
+            return
+        credentials = self._login.credentials()
         message = KeyMethod2(
             source=new_source(Role.CLIENT, self._rng),
             options=options_string(self.config, Role.CLIENT, stream=self._transport == "tcp"),
             username=credentials.username if credentials is not None else "",
             password=credentials.password if credentials is not None else "",
-            peer_info=peer_info(self.config),
+            peer_info=peer_info(self.config, sso=SSO_METHODS if self._login.can_ask else ()),
         )
-        self._send_key_method_2(key, message)
+        try:
+            self._send_key_method_2(key, message)
+        except ValueError as exc:
+            raise ConfigError(str(exc), directive="auth-user-pass") from None
         self._enter(key, SessionState.SENT_KEY, now)
+
+    def _ask(self, key: KeyState, challenge: Challenge, now: float) -> None:
+        self._asked = (challenge, key)
+        self._emit(Challenged(time=now, challenge=challenge))
 
     def _on_key_method_2(self, key: KeyState, now: float) -> None:
         assert key.theirs is not None
@@ -141,6 +206,7 @@ class TlsSession(SessionMachine):
         self._enter(key, SessionState.ACTIVE, now)
         if self._settings is not None:
             self._generate(key, now)
+            self._login.accepted()
             return
         self._look_at_options(key.theirs.options, now)
         key.deadline = now + self.config.hand_window
@@ -167,10 +233,14 @@ class TlsSession(SessionMachine):
                 raise self._refused(message)
             case AuthPendingMessage():
                 self._on_auth_pending(key, message, now)
+            case TextChallengeMessage() | WebAuthMessage():
+                self._on_question(key, message, now)
             case InfoMessage():
                 self._emit(ServerMessage(time=now, text=message.text))
             case RestartMessage():
                 self._emit(ServerMessage(time=now, text=text[:256]))
+                if not message.keep_credentials:
+                    self._login.forget()
                 raise self._lost(_with("the server asks us to connect again", message.text))
             case HaltMessage():
                 self._emit(ServerMessage(time=now, text=text[:256]))
@@ -187,7 +257,7 @@ class TlsSession(SessionMachine):
             self._negotiated(key, pushed, now)
         else:
             # A repeated answer, or a new token at a renewal: nothing else may change by now.
-            self._take_token(pushed.auth_token, pushed.auth_token_user)
+            self._login.take_token(pushed.auth_token, pushed.auth_token_user)
 
     def _negotiated(self, key: KeyState, pushed: PushedOptions, now: float) -> None:
         assert key.engine is not None
@@ -201,7 +271,8 @@ class TlsSession(SessionMachine):
         )
         self.negotiated = tunnel
         self._push_request_at = None
-        self._take_token(tunnel.auth_token, tunnel.auth_token_user)
+        self._login.take_token(tunnel.auth_token, tunnel.auth_token_user)
+        self._login.accepted()
         self._cc_exit = tunnel.cc_exit
         self._reneg_sec = tunnel.reneg_sec
         self._settings = DataSettings(
@@ -226,15 +297,6 @@ class TlsSession(SessionMachine):
         self._generate(key, now)
         self._ups.append(TunnelUp(tunnel.info))
 
-    def _take_token(self, token: str | None, username: str | None) -> None:
-        """Use ``auth-token`` as the password from now on."""
-        if token is None:
-            return
-        known = self._token or self.config.credentials
-        name = username or (known.username if known is not None else None)
-        if name is not None:
-            self._token = Credentials(name, token)
-
     def _on_auth_pending(self, key: KeyState, message: AuthPendingMessage, now: float) -> None:
         """Be patient, within bounds (reference: push.c, server_auth_pending; forward.c)."""
         if key is not self._pending:
@@ -243,22 +305,61 @@ class TlsSession(SessionMachine):
         timeout = patience if message.timeout is None else min(message.timeout, patience)
         since = key.established if key.established is not None else now
         key.deadline = max(key.deadline, since + timeout)
+        self._pending_until = key.deadline
         self._emit(AuthPending(time=now, timeout=timeout))
+
+    def _on_question(self, key: KeyState, message: TextChallengeMessage | WebAuthMessage, now: float) -> None:
+        """The server asks for a second factor while it lets the login wait."""
+        self._questions += 1
+        if self._questions > MAX_QUESTIONS:
+            self.drops[DropReason.LIMIT] += 1
+            return
+        timeout = None if self._pending_until is None else max(0.0, self._pending_until - now)
+        if isinstance(message, WebAuthMessage):
+            if message.url is None:
+                text = "the server wants a page opened whose address is no https URL: not passed on"
+                self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
+                return
+            web = Challenge(
+                kind=ChallengeKind.WEB,
+                text="the server wants this page opened to finish the login",
+                needs_answer=False,
+                url=message.url,
+                flags=message.flags,
+                timeout=timeout,
+            )
+            # There is no answer to wait for: the server hears of it from the page.
+            self._emit(Challenged(time=now, challenge=web))
+            return
+        challenge = Challenge(
+            kind=ChallengeKind.CR_TEXT,
+            text=message.text,
+            echo=message.echo,
+            needs_answer=message.needs_answer,
+            timeout=timeout,
+        )
+        if message.needs_answer and not self._login.can_ask:
+            text = "the server asks for a second factor: give on_challenge to answer it"
+            self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
+        self._ask(key, challenge, now)
+
+    def _hung(self, key: KeyState, now: float) -> HandshakeTimeout:
+        if self._current is None and self._pending_until is not None:
+            waited = now - (key.started if key.established is None else key.established)
+            return HandshakeTimeout(
+                f"the login was not finished in {waited:.0f} s",
+                stage=Stage.PUSH,
+                remedy="the server waited for a second factor: confirm or answer it in time",
+            )
+        return super()._hung(key, now)
 
     def _refused(self, message: AuthFailedMessage) -> Exception:
         """What AUTH_FAILED means. A password that was refused is never sent again by itself."""
         stage = Stage.PUSH if self._current is None else Stage.REKEY
-        if message.temporary:
-            return AuthFailedTemporarily(
-                message.reason, stage=stage, backoff=message.backoff, advance=message.advance
-            )
-        if message.challenge:
-            remedy = "the server asks for a second factor, which cannot be answered yet"
-            return AuthFailed(message.reason, stage=stage, remedy=remedy)
-        if self._current is not None and (self._token is not None or message.session_expired):
-            # The token is forgotten with this session; the password itself was good.
-            return TunnelClosed(_with("the server's auth-token expired", message.reason), restart=True)
-        return AuthFailed(message.reason, stage=stage)
+        error = self._login.refused(message, stage=stage)
+        if self._current is not None and isinstance(error, AuthFailed) and self._login.again:
+            return TunnelClosed(_with("the server wants a new login", error.reason), restart=True)
+        return error
 
     def _lost(self, reason: str) -> Exception:
         """The server goes away and may come back."""

@@ -9,13 +9,23 @@ import trio
 
 from ..errors import MiniVPNError
 from ..events import Event
-from ..items import DataChannelKey, RekeyWanted, RemoteBound, RenegotiationKey, SoftResetSeen, TLSBytes, TunnelUp
+from ..items import (
+    ChallengeAnswer,
+    DataChannelKey,
+    RekeyWanted,
+    RemoteBound,
+    RenegotiationKey,
+    SoftResetSeen,
+    TLSBytes,
+    TunnelUp,
+)
 from ..ports import Inlet, WaitingOutlet
 from .machine import Outgoing, SessionMachine
+from .session import TlsSession
 
 __all__ = ["Incoming", "worker"]
 
-Incoming = RemoteBound | TLSBytes | SoftResetSeen | RekeyWanted
+Incoming = RemoteBound | TLSBytes | SoftResetSeen | RekeyWanted | ChallengeAnswer
 
 #: Seconds that a failed session lives on, so that the alert which tells the peer can leave.
 LAST_WORDS = 0.05
@@ -83,3 +93,6 @@ def _handle(session: SessionMachine, item: Incoming, now: float) -> None:
             session.handle_rekey_wanted(reason, now)
         case RemoteBound():
             session.handle_remote_bound(now)
+        case ChallengeAnswer(challenge, answer):
+            if isinstance(session, TlsSession):
+                session.handle_answer(challenge, answer, now)

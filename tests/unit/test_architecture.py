@@ -159,7 +159,7 @@ def test_edges_are_unique_and_join_known_workers() -> None:
     pairs = [(edge.source, edge.target) for edge in wiring.EDGES]
     assert len(pairs) == len(set(pairs))
     for name in {name for pair in pairs for name in pair}:
-        if name in {"client", "tun.inbound", "tun.outbound"}:
+        if name in {"client", "challenge", "tun.inbound", "tun.outbound"}:
             continue
         stage, _, worker = name.partition(".")
         functions = {

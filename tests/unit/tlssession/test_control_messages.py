@@ -13,6 +13,7 @@ from minivpn_trio.tlssession.messages import (
     MAX_MESSAGE,
     AuthFailedMessage,
     AuthPendingMessage,
+    DynamicChallenge,
     ExitMessage,
     HaltMessage,
     InfoMessage,
@@ -20,7 +21,10 @@ from minivpn_trio.tlssession.messages import (
     PushReplyMessage,
     PushRequestMessage,
     RestartMessage,
+    TextChallengeMessage,
     UnknownMessage,
+    WebAuthMessage,
+    challenge_response,
     encode_message,
     parse_message,
 )
@@ -90,15 +94,41 @@ def test_what_is_not_sent(text: str) -> None:
         ),
         ("AUTH_FAILED,TEMP[advance remote]", AuthFailedMessage(temporary=True, advance="remote")),
         ("AUTH_FAILED,TEMP[advance moon,backoff x]:a", AuthFailedMessage("a", temporary=True)),
-        ("AUTH_FAILED,CRV1:R,E:c3RhdGU=:dXNlcg==:Enter: PIN", AuthFailedMessage("Enter: PIN", challenge=True)),
-        ("AUTH_FAILED,CRV1:R", AuthFailedMessage("", challenge=True)),
+        (
+            "AUTH_FAILED,CRV1:R,E:c3RhdGU=:dXNlcg==:Enter: PIN",
+            AuthFailedMessage(
+                "Enter: PIN", challenge=DynamicChallenge("Enter: PIN", "c3RhdGU=", "user", True, True)
+            ),
+        ),
+        (
+            "AUTH_FAILED,CRV1::s::Look",
+            AuthFailedMessage("Look", challenge=DynamicChallenge("Look", "s", "", False, False)),
+        ),
+        ("AUTH_FAILED,CRV1:R", AuthFailedMessage("a challenge that cannot be read")),
+        ("AUTH_FAILED,CRV1:R:s:%%%:PIN", AuthFailedMessage("a challenge that cannot be read")),
+        ("INFO_PRE,CR_TEXT:R,E:Your code: ", TextChallengeMessage("Your code: ", echo=True, needs_answer=True)),
+        ("INFO,CR_TEXT::Welcome", TextChallengeMessage("Welcome")),
+        ("INFO_PRE,CR_TEXT", InfoMessage("CR_TEXT")),
+        ("INFO_PRE,WEB_AUTH::https://a.example/x?y=z:1", WebAuthMessage("https://a.example/x?y=z:1")),
+        (
+            "INFO_PRE,WEB_AUTH:hidden,proxy=192.0.2.1;80;dQ==;cA==,external:https://a.example",
+            WebAuthMessage("https://a.example", ("hidden", "external")),
+        ),
+        ("INFO_PRE,OPEN_URL:HTTPS://a.example", WebAuthMessage("HTTPS://a.example")),
+        *[
+            (f"INFO_PRE,OPEN_URL:{url}", WebAuthMessage(None))
+            for url in (
+                "http://a.example", "file:///etc/passwd", "javascript:alert(1)", "https://", "https:///a", "https://?a",
+                "https://good.example@bad.example/", "https://a.example/ x", "https://a" + "b" * 2048, "",
+            )
+        ],
         ("AUTH_PENDING", AuthPendingMessage()),
         ("AUTH_PENDING,timeout 180", AuthPendingMessage(180.0)),
         ("AUTH_PENDING,timeout 99999999999", AuthPendingMessage()),
         ("AUTH_PENDING,timeout -5", AuthPendingMessage()),
         ("AUTH_PENDING,timeout 999999999", AuthPendingMessage(86400.0)),
         ("INFO,hello", InfoMessage("hello")),
-        ("INFO_PRE,OPEN_URL:https://x", InfoMessage("OPEN_URL:https://x")),
+        ("INFO_PRE,OPEN_URL:https://x", WebAuthMessage("https://x")),
         ("RESTART", RestartMessage()),
         ("RESTART,bye", RestartMessage("bye")),
         ("RESTART,[N]bye", RestartMessage("bye", next_remote=True)),
@@ -119,3 +149,12 @@ def test_words_are_bounded_and_tokens_not_shown() -> None:
     assert len(message.reason) == 256
     assert "token" not in repr(parse_message("PUSH_REPLY,auth-token SESS_ID"))
     assert "c3RhdGU" not in repr(parse_message("AUTH_FAILED,CRV1:R:c3RhdGU=:dXNlcg==:PIN"))
+
+
+def test_answer_to_a_text_challenge() -> None:
+    # openvpn's doc/management-notes.txt, cr-response: base64 of what was typed.
+    assert challenge_response("123456") == "CR_RESPONSE,MTIzNDU2"
+    assert challenge_response("caf\u00e9") == "CR_RESPONSE,Y2Fmw6k="
+    assert encode_message(challenge_response("")) == b"CR_RESPONSE,\0"
+    with pytest.raises(ValueError, match="1024"):
+        challenge_response("x" * 1025)

@@ -398,12 +398,10 @@ def test_decision_that_nobody_takes() -> None:
 
 def test_server_messages() -> None:
     pair = up(Pair())
-    pair.tls_server.send_message("INFO_PRE,OPEN_URL:https://x.example", pair.now)
+    pair.tls_server.send_message("INFO,hello", pair.now)
     pair.tls_server.send_message("SOMETHING,new", pair.now)
     pair.pump()
-    assert [event.text for event in pair.client.events_of(ServerMessage)] == [
-        "OPEN_URL:https://x.example", "SOMETHING,new",
-    ]  # fmt: skip
+    assert [event.text for event in pair.client.events_of(ServerMessage)] == ["hello", "SOMETHING,new"]
     assert pair.client.error is None
 
 
