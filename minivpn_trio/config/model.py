@@ -18,6 +18,8 @@ __all__ = [
     "DEFAULT_DATA_CIPHERS",
     "DIGESTS",
     "PROTOS",
+    "SMALL_BLOCK_CIPHERS",
+    "SMALL_BLOCK_RENEG_BYTES",
     "ControlWrapKind",
     "Credentials",
     "Proto",
@@ -34,6 +36,10 @@ X509NameType = Literal["subject", "name", "name-prefix"]
 PROTOS: tuple[Proto, ...] = ("udp", "udp4", "udp6", "tcp", "tcp4", "tcp6")
 AEAD_CIPHERS = ("AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305")
 CBC_CIPHERS = ("AES-128-CBC", "AES-192-CBC", "AES-256-CBC")
+#: Ciphers whose blocks of 64 bits repeat after some gigabytes of one key (SWEET32, CVE-2016-6329).
+SMALL_BLOCK_CIPHERS = ("BF-CBC", "DES-EDE3-CBC")
+#: ``reneg-bytes`` with one of those, unless it is set (reference: options.c).
+SMALL_BLOCK_RENEG_BYTES = 64 * 1024 * 1024
 #: What openvpn 2.6 offers when a profile says nothing (reference: options.c).
 DEFAULT_DATA_CIPHERS = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")
 DIGESTS = ("SHA1", "SHA224", "SHA256", "SHA384", "SHA512")
@@ -128,8 +134,15 @@ class TunnelConfig:
     #: ``cipher`` of the profile; goes into the options string (None: not set).
     cipher: str | None = None
     auth: str = "SHA1"
+    #: Whether ``data_ciphers`` and the fallback may name ciphers with blocks of 64 bits. Only for servers that
+    #: have nothing better: what they encrypt does not stay secret for long.
+    allow_small_blocks: bool = False
     #: ``none``, ``comp-lzo-no``, ``stub``, ``stub-v2``: framing only, nothing is ever compressed.
     compression: str = "none"
+    #: ``allow-compression asym``: packets that the server compressed (LZO, LZ4) are decompressed; ours still go
+    #: out as they are. Needs the extra ``compression``. Whoever can make the server send chosen bytes learns from
+    #: packet sizes what else is in the same packet.
+    receive_compressed: bool = False
     fragment: int | None = None
     #: ``fragment`` counts the outer IP and UDP headers too.
     fragment_mtu: bool = False
@@ -149,7 +162,8 @@ class TunnelConfig:
     tran_window: float = 3600.0
     #: 0: never by time.
     reneg_sec: float = 3600.0
-    reneg_bytes: int = 0
+    #: 0: no limit; None: none either, but 64 MB with ciphers whose blocks have 64 bits.
+    reneg_bytes: int | None = None
     reneg_packets: int = 0
     ping: float = 0.0
     ping_restart: float = 120.0
@@ -211,7 +225,12 @@ class TunnelConfig:
         if self.control_wrap != "none" and self.control_wrap_key is None:
             raise ConfigError("the key is missing", directive=self.control_wrap)
         for name in (*self.data_ciphers, *filter(None, [self.data_ciphers_fallback])):
-            if name not in AEAD_CIPHERS and name not in CBC_CIPHERS:
+            if name in SMALL_BLOCK_CIPHERS:
+                if not self.allow_small_blocks:
+                    raise ConfigError(
+                        f"{name} is offered only on an explicit wish (allow_small_blocks)", directive="data-ciphers"
+                    )
+            elif name not in AEAD_CIPHERS and name not in CBC_CIPHERS:
                 raise ConfigError(f"cipher {name} is not supported", directive="data-ciphers")
         if self.auth not in DIGESTS:
             raise ConfigError(f"digest {self.auth} is not supported", directive="auth")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .model import AEAD_CIPHERS, TunnelConfig
+from .model import AEAD_CIPHERS, SMALL_BLOCK_CIPHERS, TunnelConfig
 
 __all__ = ["DEFAULT_MSSFIX", "DEFAULT_TUN_MTU", "Encapsulation", "fragment_limit", "mss_limits"]
 
@@ -24,7 +24,6 @@ DEFAULT_MSSFIX = 1492
 SMALLEST_MSS = 88
 
 _DIGEST_SIZES = {"SHA1": 20, "SHA224": 28, "SHA256": 32, "SHA384": 48, "SHA512": 64}
-_BLOCK = 16
 _PACKET_ID = 4
 _TAG = 16
 _TCP_AND_IPV4 = 40
@@ -51,6 +50,11 @@ class Encapsulation:
         return self.cipher in AEAD_CIPHERS
 
     @property
+    def block(self) -> int:
+        """Bytes of a CBC cipher's block, and of its IV."""
+        return 8 if self.cipher in SMALL_BLOCK_CIPHERS else 16
+
+    @property
     def outer_headers(self) -> int:
         """Bytes of the outer IP and transport headers, without options."""
         return (40 if self.outer_ipv6 else 20) + (8 if self.transport == "udp" else 20)
@@ -61,7 +65,7 @@ class Encapsulation:
         size = (0 if self.transport == "udp" else 2) + (4 if self.has_peer_id else 1)
         if self.is_aead:
             return size + _PACKET_ID + _TAG + (4 if self.epoch else 0)
-        return size + _BLOCK + _DIGEST_SIZES.get(self.auth, 64)
+        return size + self.block + _DIGEST_SIZES.get(self.auth, 64)
 
     @property
     def inner_header(self) -> int:
@@ -73,7 +77,7 @@ class Encapsulation:
 
     def largest_plaintext(self, room: int) -> int:
         """Largest plaintext whose ciphertext takes no more than ``room`` bytes."""
-        return room if self.is_aead else room - room % _BLOCK - 1
+        return room if self.is_aead else room - room % self.block - 1
 
 
 def mss_limits(config: TunnelConfig, around: Encapsulation, *, tun_mtu: int) -> tuple[int | None, int | None]:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from typing import TypeVar
 
 from ..errors import ConnectError, Stage
-from .model import TunnelConfig
+from .model import AEAD_CIPHERS, SMALL_BLOCK_CIPHERS, SMALL_BLOCK_RENEG_BYTES, TunnelConfig
 from .mss import Encapsulation, fragment_limit, mss_limits
 from .pushed import PushAssembler, PushedOptions, parse_parameters, parse_push
 from .tunnel_info import TunnelInfo
@@ -29,6 +29,12 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+#: A packet may be this many times the MTU once it is decompressed; more is a bomb. The server's MTU may be
+#: larger than ours.
+MAX_INFLATION = 10
+#: IP knows no longer ones.
+MAX_PACKET = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +59,10 @@ class NegotiatedTunnel:
     explicit_exit_notify: int
     #: Largest datagram payload; None: no fragment header.
     fragment: int | None
+    #: A new key after this many bytes; 0: no such limit.
+    reneg_bytes: int = 0
+    #: Largest packet to decompress; 0: none is.
+    decompress: int = 0
     protocol_flags: frozenset[str] = frozenset()
     auth_token: str | None = field(default=None, repr=False)
     auth_token_user: str | None = field(default=None, repr=False)
@@ -181,6 +191,17 @@ def negotiate(
     warnings = list(merged.warnings)
 
     cipher = choose_cipher(config, merged, occ_cipher)
+    epoch = "aead-epoch" in merged.protocol_flags
+    if epoch and (cipher not in AEAD_CIPHERS or merged.peer_id is None):
+        # Leaving it out is no way: the server will send nothing else (reference: init.c, do_deferred_options).
+        raise ConnectError(
+            "the server wants data packets in epochs without an AEAD cipher or without a peer id", stage=Stage.PUSH
+        )
+    reneg_bytes = config.reneg_bytes
+    if reneg_bytes is None:
+        reneg_bytes = SMALL_BLOCK_RENEG_BYTES if cipher in SMALL_BLOCK_CIPHERS else 0
+    if cipher in SMALL_BLOCK_CIPHERS:
+        warnings.append(f"{cipher} has blocks of 64 bits: what it encrypts does not stay secret for long")
     ekm = merged.key_derivation == "tls-ekm" or "tls-ekm" in merged.protocol_flags
     compression = merged.compression if merged.compression is not None else config.compression
     mtu = merged.tun_mtu if merged.tun_mtu is not None else config.tun_mtu
@@ -192,7 +213,7 @@ def negotiate(
         has_peer_id=merged.peer_id is not None,
         compression=compression,
         has_fragment=config.fragment is not None,
-        epoch="aead-epoch" in merged.protocol_flags,
+        epoch=epoch,
     )
     counted = config
     if merged.mssfix is not None:
@@ -250,6 +271,8 @@ def negotiate(
         reneg_sec=merged.reneg_sec if merged.reneg_sec is not None else config.reneg_sec,
         explicit_exit_notify=exit_notify,
         fragment=fragment_limit(config, around),
+        reneg_bytes=reneg_bytes,
+        decompress=min(mtu * MAX_INFLATION, MAX_PACKET) if config.receive_compressed else 0,
         protocol_flags=merged.protocol_flags,
         auth_token=merged.auth_token,
         auth_token_user=merged.auth_token_user,

@@ -25,8 +25,9 @@ from ..stats import DataStats
 from ..tracing import BurstTraced, Tracer
 from .ciphers import V1_HEADER_SIZE, V2_HEADER_SIZE, Buffer
 from .fragment import Fragmenter, Reassembler
-from .keepalive import OCC_EXIT_MESSAGE, OCC_MAGIC, PING, Keepalive
+from .keepalive import PING, Keepalive
 from .keyslots import KeySlot, KeySlots
+from .occ import OCC_EXIT_MESSAGE, OCC_MAGIC, OccResponder
 
 __all__ = ["DataChannel"]
 
@@ -72,6 +73,7 @@ class DataChannel:
         self._sender_until = float("-inf")
         self._keys_expire_at = float("inf")
         self._keepalive = Keepalive()
+        self._occ = OccResponder()
         self._fragmenter = Fragmenter(rng(1)[0])
         self._reassembler = Reassembler()
         self._rekey_reason: str | None = None
@@ -109,6 +111,7 @@ class DataChannel:
         self._keys_installed += 1
         self._keys_changed()
         self._keepalive.configure(ping=key.ping, ping_restart=key.ping_restart, ping_exit=key.ping_exit, now=now)
+        self._occ.options = key.options
         self._rekey_reason = None
         self._wake()
 
@@ -155,13 +158,18 @@ class DataChannel:
     # Output
 
     def next_timeout(self) -> float | None:
-        """When ``handle_timeout`` may have something to do. Traffic only ever moves it into the
-        future, so a caller may sleep until an earlier answer and ask again."""
-        times = (self._keepalive.next_timeout(), self._slots.next_timeout(), self._reassembler.next_timeout())
+        """When ``handle_timeout`` may have something to do. Traffic moves it into the future, or ``on_wakeup``
+        is called, so a caller may sleep until an earlier answer and ask again."""
+        times = (
+            self._keepalive.next_timeout(),
+            self._slots.next_timeout(),
+            self._reassembler.next_timeout(),
+            self._occ.next_timeout(),
+        )
         return min((time for time in times if time is not None), default=None)
 
     def handle_timeout(self, now: float) -> Burst:
-        """Forget old keys and stale fragments; the pings that are due.
+        """Forget old keys and stale fragments; the pings and answers that are due.
 
         TunnelClosed: the peer was silent for too long.
         """
@@ -170,8 +178,9 @@ class DataChannel:
         if len(self._reassembler):
             self._reassembler.handle_timeout(now)
         self._keepalive.check_peer(now)
+        answers = self._answer(now) if self._occ.next_timeout() is not None else []
         if not self._keepalive.ping_is_due(now):
-            return []
+            return answers
         pings = self._seal([PING], now)
         if pings:
             self._pings_out += 1
@@ -240,7 +249,7 @@ class DataChannel:
         if slot.framing is not None:
             texts = slot.framing.decode_burst_untrusted(texts, drops)
         if texts and min(texts) < LOWEST_IP:
-            texts = self._without_messages(texts)
+            texts = self._without_messages(slot, texts)
         return texts
 
     def _without_replays(self, slot: KeySlot, ids: tuple[int, ...], texts: list[bytes], now: float) -> list[bytes]:
@@ -268,16 +277,18 @@ class DataChannel:
                     packets.append(packet)
         return packets
 
-    def _without_messages(self, texts: Iterable[bytes]) -> list[bytes]:
+    def _without_messages(self, slot: KeySlot, texts: Iterable[bytes]) -> list[bytes]:
         """``texts`` without pings, OCC messages and empty packets."""
         packets: list[bytes] = []
         for text in texts:
             if text == PING:
                 self._pings_in += 1
-            elif text.startswith(OCC_MAGIC):
-                # REQUEST and the MTU tests ask for an answer; nobody gets one.
-                if text.startswith(OCC_EXIT_MESSAGE) and self._closed is None:
+            elif text.startswith(OCC_EXIT_MESSAGE):
+                if self._closed is None:
                     self._closed = TunnelClosed("the peer left", restart=self._role is Role.CLIENT)
+                    self._wake()
+            elif text.startswith(OCC_MAGIC):
+                if self._occ.handle_untrusted(text, slot.datagram_size(len(text))):
                     self._wake()
             elif text:
                 packets.append(text)
@@ -330,6 +341,14 @@ class DataChannel:
                 )
             )
         return sealed
+
+    def _answer(self, now: float) -> Burst:
+        """What the peer asked for by OCC, as far as it is due."""
+        slot = self._slots.newest
+        if slot is None:
+            return []
+        messages = self._occ.poll(now, slot.largest_message, self._rng)
+        return self._seal(messages, now) if messages else []
 
     def _split(self, packets: Sequence[Buffer], limit: int) -> list[bytes]:
         """``packets`` with fragment headers, long ones in pieces of at most ``limit`` bytes."""

@@ -10,7 +10,7 @@ DATA_V2)::
 
     AEAD   op [peer24] | packet id 4 | tag 16 | ciphertext
     epoch  op peer24   | packet id 8 | ciphertext | tag 16
-    CBC    op [peer24] | HMAC | IV 16 | ciphertext of (packet id 4 | plaintext | PKCS #7 padding)
+    CBC    op [peer24] | HMAC | IV | ciphertext of (packet id 4 | plaintext | PKCS #7 padding)
 
 A plaintext is what framing made of an IP packet: ``fragment.py`` outside,
 ``compress.py`` inside.
@@ -28,7 +28,7 @@ from ..packet.ids import RandomBytes
 from ..packet.opcodes import OPCODE_SHIFT, Opcode
 from ..packet.replay import ReplayWindow
 from .aead import AEAD_ALGORITHMS, AeadOpener, AeadSealer
-from .cbc import CBC_KEY_SIZES, CbcOpener, CbcSealer
+from .cbc import CBC_ALGORITHMS, CbcOpener, CbcSealer
 from .epoch import EpochOpener, EpochReplay, EpochSealer, EpochUsage
 from .limits import KeyUsage
 
@@ -120,7 +120,7 @@ class KeyMachinery(NamedTuple):
 def make_machinery(key: DataChannelKey, rng: RandomBytes, *, replay_window: int, replay_time: float) -> KeyMachinery:
     """What sends and receives with ``key``; ``rng`` gives CBC its IVs.
 
-    ValueError: there is no such cipher or digest, or not in epochs.
+    ValueError: there is no such cipher or digest, or not in epochs. ConfigError: the crypto library lacks it.
     """
     if key.peer_id is None:
         header = bytes([Opcode.DATA_V1 << OPCODE_SHIFT | key.key_id])
@@ -138,7 +138,7 @@ def make_machinery(key: DataChannelKey, rng: RandomBytes, *, replay_window: int,
     if key.cipher in AEAD_ALGORITHMS:
         sealer = AeadSealer(key.cipher, key.send_cipher, key.send_hmac, header)
         opener = AeadOpener(key.cipher, key.receive_cipher, key.receive_hmac)
-    elif key.cipher in CBC_KEY_SIZES:
+    elif key.cipher in CBC_ALGORITHMS:
         sealer = CbcSealer(key.cipher, key.auth, key.send_cipher, key.send_hmac, header, rng)
         opener = CbcOpener(key.cipher, key.auth, key.receive_cipher, key.receive_hmac)
     else:

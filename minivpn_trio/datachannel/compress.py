@@ -1,17 +1,19 @@
-"""Compression framings: how a packet says that it is not compressed.
+"""Compression framings: how a packet says whether it is compressed.
 
-Nothing is ever compressed here, and nothing compressed is accepted: traffic
-that shares a compression context with an attacker's bytes leaks (VORACLE), and
-decompressors eat memory at a peer's will. But peers that were configured for
-compression put a byte before, or in place of, a packet's first one, and expect
-ours to have it too (reference: comp.h, compstub.c)::
+Nothing is ever compressed here, and nothing compressed is accepted unless it
+was asked for: traffic that shares a compression context with an attacker's
+bytes leaks (VORACLE), and decompressors eat memory at a peer's will. But peers
+that were configured for compression put a byte before, or in place of, a
+packet's first one, and expect ours to have it too (reference: comp.h,
+comp-lz4.c, lzo.c)::
 
+                   as it is                                      compressed
     none           packet
-    comp-lzo-no    FA packet
-    stub           FB packet[1:] packet[0]
-    stub-v2        packet, or 50 00 packet if it begins with 50
+    comp-lzo-no    FA packet                                     66 LZO
+    stub           FB packet[1:] packet[0]                       69 LZ4[1:] LZ4[0]
+    stub-v2        packet, or 50 00 packet if it begins with 50  50 01 LZ4
 
-The two framings with one byte are told apart by it, so both are accepted where
+The framings with one byte are told apart by it, so all are accepted where
 either was agreed on.
 """
 
@@ -20,10 +22,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import DropReason, ProtocolError
+from .decompress import inflate_lz4_untrusted, inflate_lzo_untrusted
 
-__all__ = ["FRAMINGS", "Framing"]
+__all__ = ["FRAMINGS", "Framing", "make_framing"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -33,6 +37,9 @@ NO_COMPRESS_SWAP = b"\xfb"
 COMPRESSED = frozenset(b"\x66\x67\x68\x69\x6a")
 V2_INDICATOR = b"\x50"
 V2_UNCOMPRESSED = b"\x50\x00"
+LZO = b"\x66"
+LZ4_SWAP = b"\x69"
+V2_LZ4 = b"\x50\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +107,31 @@ FRAMINGS: dict[str, Framing | None] = {
     "stub": Framing(_encode_swap, _decode_v1_untrusted),
     "stub-v2": Framing(_encode_v2, _decode_v2_untrusted),
 }
+
+
+def _inflate_v1_untrusted(text: bytes, limit: int) -> bytes:
+    head = text[:1]
+    if head == LZO:
+        return inflate_lzo_untrusted(text[1:], limit)
+    if head == LZ4_SWAP:
+        return inflate_lz4_untrusted(text[-1:] + text[1:-1] if len(text) > 1 else b"", limit)
+    return _decode_v1_untrusted(text)
+
+
+def _inflate_v2_untrusted(text: bytes, limit: int) -> bytes:
+    return inflate_lz4_untrusted(text[2:], limit) if text[:2] == V2_LZ4 else _decode_v2_untrusted(text)
+
+
+_INFLATING = {"comp-lzo-no": _inflate_v1_untrusted, "stub": _inflate_v1_untrusted, "stub-v2": _inflate_v2_untrusted}
+
+
+def make_framing(name: str, decompress: int) -> Framing | None:
+    """The framing ``name``; None: packets as they are. Packets that come compressed are decompressed to at most
+    ``decompress`` bytes, and dropped if that is 0. ValueError: there is no such framing."""
+    try:
+        framing = FRAMINGS[name]
+    except KeyError:
+        raise ValueError(f"compression framing {name} is not supported") from None
+    if framing is None or not decompress:
+        return framing
+    return Framing(framing.encode, partial(_INFLATING[name], limit=decompress))

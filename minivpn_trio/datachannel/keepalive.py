@@ -1,42 +1,21 @@
-"""Keepalive and the other messages that travel as data packets but are no IP packets.
+"""Keepalive: pings, which travel as data packets but are no IP packets.
 
 A ping is 16 bytes that say "I am here" (reference: ping.c). It is one-way: the
 receiver swallows it and never answers. Whoever has sent nothing for ``ping``
 seconds sends one; whoever has heard nothing for ``ping_restart`` or
 ``ping_exit`` seconds gives the peer up. Only packets that authenticated and
 were no replays count as heard, or an attacker could hide that the peer is gone.
-
-OCC messages begin with another 16 magic bytes (reference: occ.c). They ask for
-option strings and MTU tests, which nobody answers any more; the one that
-matters is EXIT, "I am leaving".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 from ..errors import TunnelClosed
 
-__all__ = ["OCC_EXIT_MESSAGE", "OCC_MAGIC", "PING", "Keepalive", "OccOp"]
+__all__ = ["PING", "Keepalive"]
 
 PING = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
-OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
-
-
-class OccOp(IntEnum):
-    """What an OCC message is about: the byte after the magic."""
-
-    REQUEST = 0
-    REPLY = 1
-    MTU_LOAD_REQUEST = 2
-    MTU_LOAD = 3
-    MTU_REQUEST = 4
-    MTU_REPLY = 5
-    EXIT = 6
-
-
-OCC_EXIT_MESSAGE = OCC_MAGIC + bytes([OccOp.EXIT])
 
 
 @dataclass(slots=True)

@@ -20,9 +20,10 @@ from ..errors import ConfigError
 from ..items import DataChannelKey
 from ..packet.ids import KeyID, RandomBytes
 from .ciphers import make_machinery
-from .compress import FRAMINGS
+from .compress import make_framing
 from .fragment import HEADER_SIZE
 from .limits import FAILURE_LIMIT
+from .occ import OCC_MAGIC
 
 __all__ = ["MAX_LIVE_KEYS", "KeySlot", "KeySlots"]
 
@@ -43,6 +44,7 @@ class KeySlot:
     __slots__ = (
         "expires_at",
         "fragment_limit",
+        "frame_size",
         "framing",
         "key_id",
         "opener",
@@ -59,18 +61,30 @@ class KeySlot:
         self.sealer, self.opener, self.replay, self.usage = make_machinery(
             key, rng, replay_window=replay_window, replay_time=replay_time
         )
-        try:
-            self.framing = FRAMINGS[key.compression]
-        except KeyError:
-            raise ValueError(f"compression framing {key.compression} is not supported") from None
+        self.framing = make_framing(key.compression, key.decompress)
         #: Longest plaintext with its fragment header; None: no fragment headers.
         self.fragment_limit: int | None = None
         if key.fragment is not None:
             self.fragment_limit = self.sealer.max_plaintext(key.fragment)
             if self.fragment_limit < MIN_FRAGMENT_PLAINTEXT:
                 raise ConfigError(f"{key.fragment} leaves no room for data", directive="fragment")
+        #: What framing adds to an OCC message: bytes before it, inside the encryption.
+        self.frame_size = 0 if self.framing is None else len(self.framing.encode(OCC_MAGIC)) - len(OCC_MAGIC)
+        if self.fragment_limit is not None:
+            self.frame_size += HEADER_SIZE
         self.sends_at = sends_at
         self.expires_at: float | None = None
+
+    def largest_message(self, datagram: int) -> int:
+        """The longest OCC message that fits a datagram of ``datagram`` bytes in one piece; may be negative."""
+        return self.sealer.max_plaintext(datagram) - self.frame_size
+
+    def datagram_size(self, message: int) -> int:
+        """How long the datagram is that carries an OCC message of ``message`` bytes in one piece."""
+        size = message
+        while self.largest_message(size) < message:
+            size += 1
+        return size
 
     @property
     def may_open(self) -> bool:

@@ -78,6 +78,7 @@ class Endpoint:
                 self._deliver(now)
         if demuxed.data:
             self._packets += self.data.decrypt_burst(demuxed.data, now)
+            self._renew(now)
             closed = self.data.poll_closed()
             if closed is not None:
                 raise closed
@@ -85,6 +86,7 @@ class Endpoint:
     def send_packets(self, burst: Burst, now: float) -> None:
         """Encrypt IP packets. Before there is a key they are dropped and counted."""
         self._datagrams += self.data.encrypt_burst(burst, now)
+        self._renew(now)
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due by ``now``. Calling it too early does nothing."""
@@ -123,6 +125,12 @@ class Endpoint:
         """Queue what tells the peer that we leave."""
         self.run(lambda: self.session.goodbye(now), now)
         self._datagrams += self.data.goodbye(now)
+
+    def _renew(self, now: float) -> None:
+        """Ask for a new data key if the current one has carried enough."""
+        reason = self.data.poll_rekey()
+        if reason is not None:
+            self.run(lambda: self.session.handle_rekey_wanted(reason, now), now)
 
     def _deliver(self, now: float) -> None:
         for item in self.channel.handle_segments(self.reliable.take_delivered()):

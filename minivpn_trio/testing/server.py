@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import count
 
-from ..config.model import DEFAULT_DATA_CIPHERS, ControlWrapKind, TunnelConfig
+from ..config.model import DEFAULT_DATA_CIPHERS, SMALL_BLOCK_CIPHERS, ControlWrapKind, TunnelConfig
 from ..errors import DropReason, MiniVPNError
 from ..items import Burst
 from ..packet.ids import RandomBytes, Role
@@ -137,6 +137,7 @@ class ServerCore:
             key_direction=0 if settings.control_wrap == "tls-auth" else None,
             data_ciphers=settings.data_ciphers,
             auth=settings.auth,
+            allow_small_blocks=True,
             compression=settings.compression,
             fragment=settings.fragment,
             tls_timeout=settings.tls_timeout,
@@ -163,6 +164,7 @@ class ServerCore:
             key_direction=1 if settings.control_wrap == "tls-auth" else None,
             data_ciphers=settings.data_ciphers,
             auth=settings.auth,
+            allow_small_blocks=not set(SMALL_BLOCK_CIPHERS).isdisjoint(settings.data_ciphers),
             compression=settings.compression,
             fragment=settings.fragment,
             needs_credentials=settings.users is not None,

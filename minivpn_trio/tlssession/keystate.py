@@ -38,6 +38,8 @@ class DataSettings:
     reneg_packets: int = 0
     fragment: int | None = None
     epoch: bool = False
+    decompress: int = 0
+    options: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -149,4 +151,6 @@ class KeyState:
             reneg_packets=settings.reneg_packets,
             fragment=settings.fragment,
             epoch=settings.epoch,
+            decompress=settings.decompress,
+            options=settings.options,
         )

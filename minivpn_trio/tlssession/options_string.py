@@ -29,6 +29,10 @@ _IV_BLOCK_TAG_CHACHA = 12 + 1 + 16
 _IV_AND_BLOCK_UNSET = 8 + 8
 
 
+#: Blowfish and triple DES: blocks and IV of 8 bytes; and their keys, bits.
+_SMALL_BLOCKS = {"BF-CBC": 128, "DES-EDE3-CBC": 192}
+
+
 def _is_aead(cipher: str | None) -> bool:
     return cipher is not None and (cipher.endswith("-GCM") or cipher == "CHACHA20-POLY1305")
 
@@ -36,6 +40,8 @@ def _is_aead(cipher: str | None) -> bool:
 def _key_bits(cipher: str | None) -> int:
     if cipher is None:
         return 128
+    if cipher in _SMALL_BLOCKS:
+        return _SMALL_BLOCKS[cipher]
     return 256 if cipher == "CHACHA20-POLY1305" else int(cipher.split("-")[1])
 
 
@@ -44,7 +50,9 @@ def _crypto_overhead(cipher: str | None, auth: str) -> int:
         return _IV_BLOCK_TAG_CHACHA
     if _is_aead(cipher):
         return _IV_BLOCK_TAG_GCM
-    return _DIGEST_SIZES[auth] + (_IV_AND_BLOCK_UNSET if cipher is None else _IV_AND_BLOCK_CBC)
+    return _DIGEST_SIZES[auth] + (
+        _IV_AND_BLOCK_UNSET if cipher is None or cipher in _SMALL_BLOCKS else _IV_AND_BLOCK_CBC
+    )
 
 
 def link_mtu(config: TunnelConfig, *, stream: bool) -> int:

@@ -41,7 +41,7 @@ class ProtoFlag(IntFlag):
     PUSH_UPDATE = 1 << 12
 
 
-#: What this client really does; 926. A bit is added here when its feature exists.
+#: What this client really does; 1950. A bit is added here when its feature exists.
 CLIENT_FEATURES = (
     ProtoFlag.DATA_V2
     | ProtoFlag.REQUEST_PUSH
@@ -50,6 +50,7 @@ CLIENT_FEATURES = (
     | ProtoFlag.CC_EXIT_NOTIFY
     | ProtoFlag.AUTH_FAIL_TEMP
     | ProtoFlag.DYN_TLS_CRYPT
+    | ProtoFlag.DATA_EPOCH
 )
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from cryptography.x509.oid import NameOID
 
-from ..config.model import DEFAULT_DATA_CIPHERS, TunnelConfig
+from ..config.model import AEAD_CIPHERS, DEFAULT_DATA_CIPHERS, TunnelConfig
 from ..errors import TunnelClosed
 from ..events import ResetDone, SessionState
 from ..packet.ids import RandomBytes, Role, SessionID
@@ -50,12 +50,18 @@ class ServerPolicy:
     cc_exit: bool = True
     #: Push protocol-flags dyn-tls-crypt to clients that know it.
     dynamic_tls_crypt: bool = True
+    #: Push protocol-flags aead-epoch to clients that know it, as 2.7 does, where cipher and peer id allow it.
+    epoch: bool = False
     #: Push at once when the client announces REQUEST_PUSH; otherwise wait for PUSH_REQUEST.
     push_unasked: bool = True
     #: What a PUSH_REPLY holds before it is continued in another one, characters.
     max_push_message: int = MAX_PUSH_MESSAGE
-    #: The server renews keys after this long; 0: never.
+    #: The server renews keys after this long, or after so many bytes or packets; 0: never.
     reneg_sec: float = 0.0
+    reneg_bytes: int = 0
+    reneg_packets: int = 0
+    #: Largest packet that it decompresses; 0: none.
+    decompress: int = 0
     #: Called with user name and password for each key: True, or False or a reason. None: all are good.
     authenticate: Callable[[str, str], bool | str] | None = field(default=None, repr=False)
     #: Ask for this much patience and push only after ``ServerTlsSession.admit``; None: decide at once.
@@ -254,7 +260,13 @@ class ServerTlsSession(SessionMachine):
             derivation = "tls-ekm" if ProtoFlag.TLS_KEY_EXPORT in features else "prf"
         self._cc_exit = self.policy.cc_exit and ProtoFlag.CC_EXIT_NOTIFY in features
         dynamic = self.policy.dynamic_tls_crypt and ProtoFlag.DYN_TLS_CRYPT in features
-        for message in self._push_messages(cipher, derivation, dynamic=dynamic):
+        epoch = (
+            self.policy.epoch
+            and ProtoFlag.DATA_EPOCH in features
+            and cipher in AEAD_CIPHERS
+            and self.policy.peer_id is not None
+        )
+        for message in self._push_messages(cipher, derivation, dynamic=dynamic, epoch=epoch):
             self._send_message(key, message)
         if self._settings is None:
             if dynamic:
@@ -268,17 +280,29 @@ class ServerTlsSession(SessionMachine):
                 transition_window=self.config.tran_window,
                 ping=self.policy.ping,
                 ping_restart=self.policy.ping_restart,
+                reneg_bytes=self.policy.reneg_bytes,
+                reneg_packets=self.policy.reneg_packets,
                 fragment=self.config.fragment,
+                epoch=epoch,
+                decompress=self.policy.decompress,
+                options=options_string(self.config, Role.SERVER, stream=self._transport == "tcp"),
             )
             self._generate(key, now)
 
-    def _push_messages(self, cipher: str, derivation: str, *, dynamic: bool = False) -> Iterator[str]:
+    def _push_messages(
+        self, cipher: str, derivation: str, *, dynamic: bool = False, epoch: bool = False
+    ) -> Iterator[str]:
         options = list(self.policy.push)
         if self.policy.peer_id is not None:
             options.append(f"peer-id {self.policy.peer_id}")
         options.append(f"cipher {cipher}")
-        flags = {"cc-exit": self._cc_exit, "tls-ekm": derivation == "tls-ekm", "dyn-tls-crypt": dynamic}
-        if self._cc_exit or dynamic:
+        flags = {
+            "cc-exit": self._cc_exit,
+            "tls-ekm": derivation == "tls-ekm",
+            "dyn-tls-crypt": dynamic,
+            "aead-epoch": epoch,
+        }
+        if self._cc_exit or dynamic or epoch:
             options.append(" ".join(["protocol-flags", *(name for name, wanted in flags.items() if wanted)]))
         elif derivation == "tls-ekm":
             options.append("key-derivation tls-ekm")

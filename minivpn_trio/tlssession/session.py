@@ -285,10 +285,12 @@ class TlsSession(SessionMachine):
             ping=tunnel.ping,
             ping_restart=tunnel.ping_restart,
             ping_exit=tunnel.ping_exit,
-            reneg_bytes=self.config.reneg_bytes,
+            reneg_bytes=tunnel.reneg_bytes,
             reneg_packets=self.config.reneg_packets,
             fragment=tunnel.fragment,
             epoch=tunnel.epoch,
+            decompress=tunnel.decompress,
+            options=options_string(self.config, Role.CLIENT, stream=self._transport == "tcp"),
         )
         for text in tunnel.warnings:
             self._emit(Warned(time=now, stage=Stage.PUSH, text=text))

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minivpn_trio.datachannel.channel import DataChannel
-from minivpn_trio.datachannel.keepalive import OCC_MAGIC, PING
+from minivpn_trio.datachannel.keepalive import PING
+from minivpn_trio.datachannel.occ import OCC_MAGIC
 from minivpn_trio.errors import DropReason
 from tests.unit.datachannel.data_keys import CIPHERS, COMPRESSIONS, ipv4, make_pair
 

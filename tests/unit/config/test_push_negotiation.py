@@ -92,11 +92,44 @@ def test_key_derivation(options: tuple[str, ...], derivation: str) -> None:
 
 
 def test_protocol_flags() -> None:
-    found = tunnel(GCM, "protocol-flags cc-exit dyn-tls-crypt aead-epoch something-new")
+    found = tunnel(GCM, "peer-id 1", "protocol-flags cc-exit dyn-tls-crypt aead-epoch something-new")
     assert (found.cc_exit, found.dynamic_tls_crypt, found.epoch) == (True, True, True)
     assert len(found.warnings) > 1
     found = tunnel(GCM)
     assert (found.cc_exit, found.dynamic_tls_crypt, found.epoch) == (False, False, False)
+
+
+@pytest.mark.parametrize("options", [(GCM,), ("cipher AES-256-CBC", "peer-id 1")])
+def test_epochs_need_an_aead_cipher_and_a_peer_id(options: tuple[str, ...]) -> None:
+    with pytest.raises(ConnectError, match="in epochs"):
+        tunnel(
+            *options, "protocol-flags aead-epoch", config=replace(CONFIG, data_ciphers=("AES-256-GCM", "AES-256-CBC"))
+        )
+
+
+@pytest.mark.parametrize(
+    ("cipher", "set_to", "limit"),
+    [
+        ("BF-CBC", None, 64 << 20),
+        ("DES-EDE3-CBC", None, 64 << 20),
+        ("BF-CBC", 0, 0),
+        ("BF-CBC", 9, 9),
+        ("AES-128-CBC", None, 0),
+    ],
+)
+def test_keys_with_small_blocks_are_renewed_soon(cipher: str, set_to: int | None, limit: int) -> None:
+    found = tunnel(
+        f"cipher {cipher}",
+        config=replace(CONFIG, data_ciphers=(cipher,), allow_small_blocks=True, reneg_bytes=set_to),
+    )
+    assert found.reneg_bytes == limit
+    assert any("64 bits" in text for text in found.warnings) == (cipher != "AES-128-CBC")
+
+
+def test_decompression_is_for_those_who_ask() -> None:
+    assert tunnel(GCM).decompress == 0
+    assert tunnel(GCM, config=replace(CONFIG, receive_compressed=True)).decompress == 15_000
+    assert tunnel(GCM, "tun-mtu 1280", config=replace(CONFIG, receive_compressed=True)).decompress == 12_800
 
 
 # -- addresses -------------------------------------------------------------------------------

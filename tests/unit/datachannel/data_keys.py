@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from minivpn_trio.config.model import AEAD_CIPHERS, CBC_CIPHERS, DIGESTS
+from minivpn_trio.config.model import AEAD_CIPHERS, CBC_CIPHERS, DIGESTS, SMALL_BLOCK_CIPHERS
 from minivpn_trio.datachannel.channel import DataChannel
 from minivpn_trio.items import DataChannelKey
 from minivpn_trio.packet.ids import KeyID, Role
 
 #: Every (cipher, auth) there is.
-CIPHERS = [(cipher, "SHA1") for cipher in AEAD_CIPHERS] + [(cipher, auth) for cipher in CBC_CIPHERS for auth in DIGESTS]
+CIPHERS = [
+    *((cipher, "SHA1") for cipher in AEAD_CIPHERS),
+    *((cipher, auth) for cipher in (*CBC_CIPHERS, *SMALL_BLOCK_CIPHERS) for auth in DIGESTS),
+]
 COMPRESSIONS = ["none", "comp-lzo-no", "stub", "stub-v2"]
 
 

@@ -18,7 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from minivpn_trio.datachannel.aead import AeadOpener, AeadSealer
-from minivpn_trio.datachannel.cbc import CBC_KEY_SIZES, CbcOpener
+from minivpn_trio.datachannel.cbc import CBC_ALGORITHMS, CbcOpener
 from minivpn_trio.datachannel.channel import DataChannel
 from minivpn_trio.datachannel.keepalive import PING
 from minivpn_trio.errors import DropReason
@@ -62,7 +62,7 @@ def ivs_that_come_out_as(ivs: list[bytes], wires: list[bytes], cipher: str, key:
 
     A packet's IV is the encryption of a random block xored with the last block of the packet before.
     """
-    decrypt = Cipher(algorithms.AES(key[: CBC_KEY_SIZES[cipher]]), modes.ECB()).decryptor()
+    decrypt = Cipher(algorithms.AES(key[: CBC_ALGORITHMS[cipher].key_size]), modes.ECB()).decryptor()
     previous = bytes(16)
     noise = []
     for iv, wire in zip(ivs, wires, strict=True):
@@ -99,7 +99,7 @@ def test_the_plaintexts_are_those_recorded(name: str) -> None:
     inners = [bytes.fromhex(packet["inner"]) for packet in packets]
     channel = DataChannel(role=Role.SERVER, rng=bytes)
     opener: AeadOpener | CbcOpener
-    if key.cipher in CBC_KEY_SIZES:
+    if key.cipher in CBC_ALGORITHMS:
         opener = CbcOpener(key.cipher, key.auth, key.receive_cipher, key.receive_hmac)
         inners = [inner[4:] for inner in inners]
     else:
@@ -113,7 +113,7 @@ def test_the_client_sends_byte_for_byte_what_openvpn_sent(name: str) -> None:
     packets = SESSIONS[name]["packets"]
     wires = [bytes.fromhex(packet["wire"]) for packet in packets]
     rng: RandomBytes = bytes
-    if key.cipher in CBC_KEY_SIZES:
+    if key.cipher in CBC_ALGORITHMS:
         ivs = [bytes.fromhex(packet["iv"]) for packet in packets]
         mac_size = {"SHA1": 20, "SHA256": 32}[key.auth]
         rng = ivs_that_come_out_as(ivs, wires, key.cipher, key.send_cipher, 4 + mac_size)
