@@ -65,8 +65,9 @@ def check_packet_untrusted(packet: SequencedPacket, role: Role) -> None:
     if packet.packet_id == 0:
         expected = _HARD_RESETS[role] if packet.key_id == 0 else _SOFT_RESET
     else:
-        # Only a client that was asked to repeats its wrapped key, and only in message 1.
-        expected = _WRAPPED if packet.packet_id == 1 and role is Role.SERVER else _ORDINARY
+        # Only a client that was asked to repeats its wrapped key, and only in message 1 of the first key.
+        carrier = packet.packet_id == 1 and packet.key_id == 0 and role is Role.SERVER
+        expected = _WRAPPED if carrier else _ORDINARY
     if packet.opcode not in expected:
         raise ProtocolError(DropReason.UNEXPECTED_OPCODE, f"{packet.opcode.name} as message {packet.packet_id}")
 

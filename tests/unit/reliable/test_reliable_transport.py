@@ -266,6 +266,14 @@ class TestConversations:
         assert [s.payload for s in server.take_delivered()] == [b"", b"hello"]
         assert server.drops == {DropReason.UNEXPECTED_OPCODE: 1}
 
+    def test_a_wrapped_client_key_belongs_to_the_first_key(self) -> None:
+        server = ReliableTransport(role=Role.SERVER)
+        server.handle_packets([packet(Opcode.CONTROL_HARD_RESET_CLIENT_V3, 0)], 0.0)
+        server.submit(ExpectKey(KeyID(1)), 0.0)
+        server.handle_packets([packet(SOFT_RESET, 0, key=1), packet(Opcode.CONTROL_WKC_V1, 1, key=1)], 0.0)
+        assert [s.opcode for s in server.take_delivered()] == [Opcode.CONTROL_HARD_RESET_CLIENT_V3, SOFT_RESET]
+        assert server.drops == {DropReason.UNEXPECTED_OPCODE: 1}
+
     def test_a_fourth_conversation_ends_the_first(self) -> None:
         reliable = talking()
         for key in (1, 2, 3):
