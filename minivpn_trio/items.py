@@ -192,7 +192,3 @@ class DataChannelKey:
     decompress: int = 0
     #: Our options string, for peers that ask for it on the data channel (OCC); empty: no answer.
     options: str = ""
-    #: Largest packet to decompress, bytes; 0: compressed packets are dropped.
-    decompress: int = 0
-    #: Our options string, for peers that ask for it on the data channel (OCC); empty: no answer.
-    options: str = ""
