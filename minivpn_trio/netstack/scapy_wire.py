@@ -48,7 +48,6 @@ __all__ = [
     "parse_transport_untrusted",
     "parse_untrusted",
     "preload",
-    "tcp_template",
 ]
 
 T = TypeVar("T")
@@ -456,26 +455,6 @@ def build_tcp(segment: TcpSegment, *, ident: int = 0, ttl: int = 64) -> bytes:
     if segment.payload:
         packet /= _load().raw(bytes(segment.payload))
     return bytes(packet)
-
-
-def tcp_template(
-    src: Address, dst: Address, sport: int, dport: int, *, timestamps: bool = False, ttl: int = 64
-) -> bytes:
-    """The IP and TCP headers that all segments of a connection share: 40 (IPv4) or 60 bytes, with
-    ``timestamps`` 12 more.
-
-    The fast path patches length, identification, sequence and
-    acknowledgement numbers, flags, window, timestamps and both checksums, which
-    are zero here.
-    """
-    segment = TcpSegment(src, dst, sport, dport, 0, 0, 0, 0, timestamps=(0, 0) if timestamps else None)
-    network, transport = _network_layer(src, dst, TCP, 0, ttl), _tcp_layer(segment)
-    transport.chksum = 0
-    if len(src) == 4:
-        network.len = network.chksum = 0
-    else:
-        network.plen = 0
-    return bytes(network / transport)
 
 
 def build_udp(datagram: UdpDatagram, *, ident: int = 0, ttl: int = 64) -> bytes:

@@ -40,7 +40,7 @@ from .tcp.network import os_error
 from .tcp.settings import TcpSettings
 from .tcp.timewait import TimeWait, TimeWaitTable
 from .timers import TimerHeap
-from .udp import UdpEndpoint
+from .udp import UdpEndpoint, read_udp
 from .wire import IPV4_START, KEY4, KEY6
 
 __all__ = ["Limits", "Stack"]
@@ -173,7 +173,7 @@ class Stack:
             if touched:
                 # Keep the order of what one connection gets.
                 self._feed(now)
-            self._handle_slowly(packet, now)
+            self._handle_singly(packet, now)
         self._feed(now)
         self._finish(now)
 
@@ -193,20 +193,26 @@ class Stack:
         for connection in touched:
             connection.notify()
 
-    def _handle_slowly(self, packet: bytes, now: float) -> None:
-        self._slow += 1
+    def _handle_singly(self, packet: bytes, now: float) -> None:
         try:
-            parsed = scapy_wire.parse_untrusted(packet)
-            if isinstance(parsed, Fragment):
-                if parsed.dst not in self._addresses:
-                    raise ProtocolError(DropReason.BAD_ADDRESS)
-                whole = self._fragments.handle_fragment(parsed, now)
-                if whole is None:
-                    return
-                parsed = scapy_wire.parse_transport_untrusted(whole)
-            self._dispatch(parsed, packet, now)
+            parsed: TcpSegment | UdpDatagram | IcmpMessage | None = read_udp(packet)
+            if parsed is None:
+                parsed = self._parse_slowly(packet, now)
+            if parsed is not None:
+                self._dispatch(parsed, packet, now)
         except ProtocolError as exc:
             self.drops[exc.reason] += 1
+
+    def _parse_slowly(self, packet: bytes, now: float) -> TcpSegment | UdpDatagram | IcmpMessage | None:
+        """What ``packet`` carries, by scapy; None: a fragment of something that is not whole yet."""
+        self._slow += 1
+        parsed = scapy_wire.parse_untrusted(packet)
+        if not isinstance(parsed, Fragment):
+            return parsed
+        if parsed.dst not in self._addresses:
+            raise ProtocolError(DropReason.BAD_ADDRESS)
+        whole = self._fragments.handle_fragment(parsed, now)
+        return None if whole is None else scapy_wire.parse_transport_untrusted(whole)
 
     def _dispatch(self, parsed: TcpSegment | UdpDatagram | IcmpMessage, packet: bytes, now: float) -> None:
         if parsed.dst not in self._addresses or not _is_host(parsed.src) or parsed.src in self._addresses:

@@ -25,7 +25,7 @@ from ..errors import DropReason
 from .fragments import split
 from .packets import Address, UdpDatagram
 
-__all__ = ["Remote", "UdpEndpoint", "UdpStack", "build_udp"]
+__all__ = ["Remote", "UdpEndpoint", "UdpStack", "build_udp", "read_udp"]
 
 #: A packed address and a port.
 Remote = tuple[Address, int]
@@ -38,6 +38,9 @@ _UDP_HEADER = 8
 _IPV4 = Struct("!BBHHHBBH4s4s")
 _IPV6 = Struct("!IHBB16s16s")
 _UDP = Struct("!HHHH")
+#: Source, destination, ports, length, checksum.
+_READ4, _READ6 = Struct("!4s4sHHHH"), Struct("!16s16sHHHH")
+_MIN4, _MIN6 = 28, 48
 _DONT_FRAGMENT = 0x4000
 _PROTOCOL = 17
 
@@ -87,6 +90,45 @@ def build_udp(datagram: UdpDatagram, *, ident: int = 0, ttl: int = 64) -> bytes:
         header = int.from_bytes(_IPV4.pack(*fields, 0, src, dst), "big") % 65535
         return _IPV4.pack(*fields, 65535 - header, src, dst) + udp + payload
     return _IPV6.pack(6 << 28, length, _PROTOCOL, ttl, src, dst) + udp + payload
+
+
+def read_udp(packet: bytes) -> UdpDatagram | None:
+    """The datagram that ``packet`` carries whole, checksums verified; or None where it is anything but plain.
+
+    Plain means: no IP options, no extension headers, no fragment, no octet too
+    many, every checksum right. ``scapy_wire`` reads what is left, and says what is wrong with it.
+    """
+    size = len(packet)
+    if size < _MIN4:
+        return None
+    first = packet[0]
+    if first == 0x45:
+        if packet[9] != _PROTOCOL or packet[6] & 0x3F or packet[7]:
+            return None
+        length = size - 20
+        if packet[2] << 8 | packet[3] != size or int.from_bytes(packet[:20], "big") % 65535:
+            return None
+        src, dst, sport, dport, claimed, checksum = _READ4.unpack_from(packet, 12)
+        covered = packet[12:] if checksum else b""
+    elif first >> 4 == 6 and size >= _MIN6:
+        if packet[6] != _PROTOCOL:
+            return None
+        length = size - 40
+        if packet[4] << 8 | packet[5] != length:
+            return None
+        src, dst, sport, dport, claimed, checksum = _READ6.unpack_from(packet, 8)
+        if not checksum:
+            return None
+        covered = packet[8:]
+    else:
+        return None
+    if claimed != length:
+        return None
+    if covered:
+        number = int.from_bytes(covered, "big") << (size & 1) * 8
+        if (number + length + _PROTOCOL) % 65535:
+            return None
+    return UdpDatagram(src, dst, sport, dport, packet[size - length + _UDP_HEADER :])
 
 
 class UdpEndpoint:

@@ -177,19 +177,6 @@ def test_ipv6_extension_headers() -> None:
     assert drop(ipv6(43, bytes((6, 0, 0, 1, 0, 0, 0, 0)) + body)) is DropReason.MALFORMED
 
 
-@pytest.mark.parametrize("timestamps", [False, True])
-@pytest.mark.parametrize(("src", "dst"), [(A4, B4), (A6, B6)])
-def test_the_template_is_a_segment_with_zeros(src: bytes, dst: bytes, timestamps: bool) -> None:
-    built = scapy_wire.build_tcp(TcpSegment(src, dst, 5, 6, 0, 0, 0, 0, timestamps=(0, 0) if timestamps else None))
-    template = scapy_wire.tcp_template(src, dst, 5, 6, timestamps=timestamps)
-    zeroed = bytearray(built)
-    ip_size = 20 if len(src) == 4 else 40
-    for field in ((2, 10) if ip_size == 20 else (4,)):
-        zeroed[field : field + 2] = b"\0\0"
-    zeroed[ip_size + 16 : ip_size + 18] = b"\0\0"
-    assert template == bytes(zeroed)
-
-
 def test_too_many_options_are_refused() -> None:
     blocks = ((1, 2), (3, 4), (5, 6), (7, 8))
     with pytest.raises(ValueError, match="TCP options"):
