@@ -1,7 +1,7 @@
 """The TCP/IP stack: which packet belongs to whom, addresses, ports, timers, budgets. Sans-IO.
 
 A burst goes in, is sorted by connection, each connection takes its share in
-one loop (tcp/connection.py), and then each one touched flushes once: one ACK a
+one loop (tcp/fastpath.py), and then each one touched flushes once: one ACK a
 burst. What is not a plain segment of a known connection takes the slow path: scapy
 parses it, and it goes on to a connection, a listener, a TIME-WAIT record, a
 UDP port, an echo identifier, or nowhere and is counted.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from ...errors import DropReason
 from ..packets import TcpSegment
 
-if TYPE_CHECKING:
-    from .connection import TcpConnection
-
 __all__ = ["Network", "os_error"]
+
+#: The stack's class of connections, which the layers below it do not know.
+Connection_contra = TypeVar("Connection_contra", contravariant=True)
 
 
 def os_error(number: int) -> OSError:
@@ -19,7 +19,7 @@ def os_error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-class Network(Protocol):
+class Network(Protocol[Connection_contra]):
     """What a connection needs of the stack."""
 
     def emit(self, packet: bytes) -> bool:
@@ -30,7 +30,7 @@ class Network(Protocol):
         """Queue packets for which ``room`` said that there is room."""
         ...
 
-    def room(self, connection: TcpConnection) -> int:
+    def room(self, connection: Connection_contra) -> int:
         """How many packets of data may be queued now. If none, ``flush`` is called again when there are."""
         ...
 
@@ -42,7 +42,7 @@ class Network(Protocol):
         """A segment, the slow way; None: malformed, counted."""
         ...
 
-    def arm(self, connection: TcpConnection) -> None:
+    def arm(self, connection: Connection_contra) -> None:
         """``connection.deadline`` may have moved."""
         ...
 
@@ -50,15 +50,15 @@ class Network(Protocol):
         """Count a packet that was not used."""
         ...
 
-    def established(self, connection: TcpConnection) -> None:
+    def established(self, connection: Connection_contra) -> None:
         """The handshake is complete: the fast path may be taken."""
         ...
 
-    def forget(self, connection: TcpConnection) -> None:
+    def forget(self, connection: Connection_contra) -> None:
         """The connection is over, without TIME-WAIT."""
         ...
 
-    def time_wait(self, connection: TcpConnection) -> None:
+    def time_wait(self, connection: Connection_contra) -> None:
         """The connection is over and its four-tuple rests."""
         ...
 

@@ -1,7 +1,7 @@
 """TCP options of segments on established connections, read and written with struct.
 
 Nearly every segment carries exactly the timestamps, padded in front to twelve
-octets, which connection.py reads without coming here. This file reads any
+octets, which fastpath.py reads without coming here. This file reads any
 other layout: SACK blocks, odd padding, options unknown to us. SYNs, with their
 MSS and window scale, go through ``scapy_wire``.
 

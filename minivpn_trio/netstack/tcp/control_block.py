@@ -1,0 +1,210 @@
+"""What one connection is: its numbers, its two halves, and what can be asked about it.
+
+The class of a connection is built in layers, each in a file of its own, each using only those below it:
+
+    connection.py     commands of the owner, timers
+    fastpath.py       bursts of plain segments
+    input.py          any segment in any state
+    handshake.py      SYN, options, MSS
+    teardown.py       FIN, RST, closing, errors
+    output.py         segments and acknowledgements out
+    control_block.py  the state
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from ..packets import Address
+from ..wire import SEQUENCE_AT4, SEQUENCE_AT6, SegmentBuilder
+from .acknowledgement import AckSchedule
+from .congestion import ALGORITHMS
+from .network import Network, os_error
+from .receiver import Receiver
+from .rto import RetransmissionTimeout
+from .sender import Sender
+from .settings import TcpSettings
+from .state import HANDSHAKE, SENDING, TcpState
+
+__all__ = ["ControlBlock"]
+
+_LARGEST_SCALE = 14
+
+
+class ControlBlock:
+    """The state of a connection (RFC 9293's TCB) and its properties."""
+
+    __slots__ = (
+        "_acks",
+        "_builder",
+        "_changed",
+        "_closed_by_owner",
+        "_handshake_deadline",
+        "_handshake_sent_at",
+        "_handshake_tries",
+        "_heard_at",
+        "_keepalive_deadline",
+        "_keepalive_probes",
+        "_linger_deadline",
+        "_model",
+        "_mss_limit",
+        "_network",
+        "_offset",
+        "_settings",
+        "_snd_scale",
+        "_timestamps",
+        "_ts_offset",
+        "_ts_recent",
+        "_ts_recent_at",
+        "active",
+        "deadline",
+        "error",
+        "inbox",
+        "iss",
+        "keepalive",
+        "key",
+        "local",
+        "on_change",
+        "path_mss",
+        "receiver",
+        "remote",
+        "scheduled",
+        "sender",
+        "state",
+    )
+
+    def __init__(
+        self,
+        network: Network[Any],
+        *,
+        local: tuple[Address, int],
+        remote: tuple[Address, int],
+        iss: int,
+        mss: int,
+        ts_offset: int,
+        settings: TcpSettings,
+        now: float,
+    ) -> None:
+        #: (address, port) of both ends.
+        self.local = local
+        self.remote = remote
+        self.state = TcpState.CLOSED
+        #: Why the connection is unusable: OSError with errno (ECONNREFUSED, ECONNRESET, ETIMEDOUT,
+        #: EHOSTUNREACH, ENETUNREACH, ENETDOWN, ECONNABORTED...); None as long as it works, or after an orderly end.
+        self.error: OSError | None = None
+        #: Called once after a burst or a timeout in which any of the properties may have changed.
+        self.on_change: Callable[[], None] | None = None
+        #: We sent the first SYN.
+        self.active = False
+        #: Seconds of silence before the first keepalive probe; None: no keepalive.
+        self.keepalive = settings.keepalive_idle
+        #: For the stack: the addresses and ports of arriving packets; packets of the present burst; when
+        #: ``handle_timeout`` is due (inf: never), and the earliest entry for us in the timer heap.
+        self.key = remote[0] + local[0] + remote[1].to_bytes(2, "big") + local[1].to_bytes(2, "big")
+        self.inbox: list[bytes] = []
+        self.deadline = inf
+        self.scheduled = inf
+        self.iss = iss
+        #: Largest segment that the path takes, before options (RFC 6691).
+        self.path_mss = mss
+        self._network = network
+        self._settings = settings
+        self._mss_limit = mss
+        self._offset = SEQUENCE_AT4 if len(local[0]) == 4 else SEQUENCE_AT6
+        self._builder: SegmentBuilder | None = None
+        self._timestamps = settings.timestamps
+        self._ts_offset = ts_offset
+        self._ts_recent = 0
+        self._ts_recent_at = now
+        self._snd_scale = 0
+        rto = RetransmissionTimeout(initial=settings.rto_initial, floor=settings.rto_min, ceiling=settings.rto_max)
+        self.sender = Sender(
+            iss,
+            mss=mss,
+            settings=settings,
+            rto=rto,
+            sack=False,
+            congestion=ALGORITHMS[settings.congestion](
+                mss, settings.initial_window_segments, settings.initial_ssthresh_segments
+            ),
+        )
+        scale = 0
+        while 0xFFFF << scale < settings.receive_buffer_max - 0xFFFF and scale < _LARGEST_SCALE:
+            scale += 1
+        self.receiver = Receiver(
+            0, capacity=settings.receive_buffer, capacity_max=settings.receive_buffer_max, scale=scale, mss=mss, now=now
+        )
+        self._acks = AckSchedule(delay=settings.delayed_ack, challenge_interval=settings.challenge_ack_interval)
+        self._handshake_deadline = inf
+        self._handshake_tries = 0
+        self._handshake_sent_at = now
+        self._model = b""
+        self._linger_deadline = inf
+        self._keepalive_deadline = inf
+        self._keepalive_probes = 0
+        self._heard_at = now
+        self._changed = False
+        self._closed_by_owner = False
+
+    def __repr__(self) -> str:
+        return f"<TcpConnection {self.local[1]} -> {self.remote[1]} {self.state.value}>"
+
+    # --- properties ---
+
+    @property
+    def connected(self) -> bool:
+        """The handshake was completed; stays True through half closing and the end."""
+        return self._builder is not None and self.state not in HANDSHAKE
+
+    @property
+    def readable(self) -> bool:
+        """``read`` has something to say: bytes, the end, or an error. Level-triggered."""
+        return bool(self.receiver.queued) or self.receiver.finished or self.error is not None
+
+    @property
+    def receivable(self) -> int:
+        """Bytes that can be read at once."""
+        return self.receiver.queued
+
+    @property
+    def writable(self) -> bool:
+        """``write`` would accept something, or raise. Level-triggered, and one level for both: it accepts
+        nothing while the send buffer is more than half full."""
+        if self.error is not None or self.state not in SENDING:
+            return self.state not in HANDSHAKE
+        return self.sender.fin or self.sender.unacknowledged <= self._settings.send_buffer // 2
+
+    @property
+    def eof(self) -> bool:
+        """The peer's FIN arrived, and everything before it was read."""
+        return self.receiver.finished and not self.receiver.queued
+
+    @property
+    def rtt(self) -> float:
+        """Smoothed round-trip time, seconds; 0.0: unknown."""
+        return self.sender.rto.srtt
+
+    @property
+    def timestamp_offset(self) -> int:
+        """What is added to milliseconds to make our TSval, or -1 without timestamps; for TIME-WAIT."""
+        return self._ts_offset if self._timestamps else -1
+
+    @property
+    def timestamp_recent(self) -> int:
+        """The TSval to echo."""
+        return self._ts_recent
+
+    def notify(self) -> None:
+        """Call ``on_change`` if something changed since the last time."""
+        if self._changed:
+            self._changed = False
+            if self.on_change is not None:
+                self.on_change()
+
+    def _fresh_error(self) -> OSError:
+        """``error`` anew, so that tracebacks do not pile up on one object."""
+        assert self.error is not None
+        return os_error(self.error.errno or errno.EIO)

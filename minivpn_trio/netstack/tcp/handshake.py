@@ -1,0 +1,113 @@
+"""How a connection begins: SYNs and what they negotiate, and the segment size as it is now."""
+
+from __future__ import annotations
+
+from math import inf
+
+from ..packets import ACK, SYN, TcpSegment
+from ..sequence import MASK
+from ..wire import SegmentBuilder
+from .congestion import ALGORITHMS
+from .state import TcpState
+from .teardown import Teardown
+
+__all__ = ["Handshake"]
+
+#: Without an MSS option (RFC 9293, 3.7.1); and the least that is believed (Linux, TCP_MIN_MSS).
+_DEFAULT_MSS4, _DEFAULT_MSS6, _LEAST_MSS = 536, 1220, 88
+_LARGEST_SCALE = 14
+_TIMESTAMP_SIZE = 12
+
+
+class Handshake(Teardown):
+    """The layer that knows the states before ESTABLISHED."""
+
+    __slots__ = ()
+
+    def connect(self, now: float) -> None:
+        """Active open: SYN now, again after 1, 2, 4 ... s."""
+        self.active = True
+        self.state = TcpState.SYN_SENT
+        self.sender.nxt = self.iss + 1
+        self._send_syn(now)
+        self._arm()
+
+    def accept(self, syn: TcpSegment, now: float) -> None:
+        """Passive open: ``syn`` arrived for a listener. SYN-ACK now."""
+        self.state = TcpState.SYN_RECEIVED
+        self.sender.nxt = self.iss + 1
+        self._take_syn(syn, now)
+        self._send_syn(now)
+        self._arm()
+
+    def _send_syn(self, now: float) -> None:
+        """SYN, or SYN-ACK in SYN-RECEIVED."""
+        answer = self.state is TcpState.SYN_RECEIVED
+        segment = self._bare(self.iss & MASK, self.receiver.nxt & MASK if answer else 0, SYN | ACK if answer else SYN)
+        segment.window = min(self.receiver.capacity, 0xFFFF)
+        segment.mss = self.path_mss
+        if not answer or self._snd_scale or self.receiver.scale:
+            segment.window_scale = self.receiver.scale
+        segment.sack_permitted = self.sender.sack if answer else self._settings.sack
+        if self._timestamps:
+            segment.timestamps = (self._tsval(now), self._ts_recent if answer else 0)
+        self._model = self._network.build(segment)
+        self._network.emit(self._model)
+        self._handshake_tries += 1
+        self._handshake_sent_at = now
+        self._handshake_deadline = now + self._settings.rto_initial * 2 ** (self._handshake_tries - 1)
+
+    def _take_syn(self, syn: TcpSegment, now: float) -> None:
+        """Take the peer's initial number and options over."""
+        receiver, sender = self.receiver, self.sender
+        receiver.nxt = syn.seq + 1
+        receiver.edge = receiver.nxt + min(receiver.capacity, 0xFFFF)
+        self._acks.last = receiver.nxt
+        if syn.window_scale is None:
+            receiver.scale = 0
+            receiver.capacity_max = min(receiver.capacity_max, 0xFFFF)
+            receiver.capacity = min(receiver.capacity, 0xFFFF)
+            self._snd_scale = 0
+        else:
+            self._snd_scale = min(syn.window_scale, _LARGEST_SCALE)
+        self._timestamps = self._timestamps and syn.timestamps is not None
+        if syn.timestamps is not None:
+            self._ts_recent, self._ts_recent_at = syn.timestamps[0], now
+        sender.sack = syn.sack_permitted and self._settings.sack
+        default = _DEFAULT_MSS4 if len(self.local[0]) == 4 else _DEFAULT_MSS6
+        self._mss_limit = max(default if syn.mss is None else syn.mss, _LEAST_MSS)
+        self._apply_mss()
+        sender.window = sender.max_window = syn.window
+        sender.wl1, sender.wl2 = syn.seq, self.iss
+
+    def _establish(self, window: int, now: float) -> None:
+        sender = self.sender
+        sender.una = self.iss + 1
+        self.state = TcpState.FIN_WAIT_1 if sender.fin else TcpState.ESTABLISHED
+        self._handshake_deadline = inf
+        self._builder = SegmentBuilder(self._model, timestamps=self._timestamps)
+        self._model = b""
+        sender.window = sender.max_window = window
+        if self.keepalive is not None:
+            self._keepalive_deadline = now + self.keepalive
+        self._changed = True
+        self._network.established(self)
+
+    def _apply_mss(self) -> None:
+        mss = min(self._mss_limit, self.path_mss) - (_TIMESTAMP_SIZE if self._timestamps else 0)
+        self.receiver.mss = max(min(mss, self.receiver.mss), 1)
+        if mss != self.sender.mss:
+            fresh = self.sender.una == self.iss
+            self.sender.set_mss(mss)
+            if fresh:
+                # The initial window counts segments of the size that was agreed on.
+                settings = self._settings
+                self.sender.congestion = ALGORITHMS[settings.congestion](
+                    mss, settings.initial_window_segments, settings.initial_ssthresh_segments
+                )
+
+    def set_path_mss(self, mss: int) -> None:
+        """What the path takes has changed; bytes of payload and options."""
+        self.path_mss = mss
+        if self.state is not TcpState.SYN_SENT:
+            self._apply_mss()

@@ -1,0 +1,243 @@
+"""One segment, in any state: RFC 9293, 3.10.7, with RFC 5961 and RFC 7323; and errors from the path."""
+
+from __future__ import annotations
+
+import errno
+
+from ..packets import ACK, FIN, RST, SYN, TcpSegment
+from ..sequence import MASK, Position, later_timestamp, unwrap
+from .handshake import Handshake
+from .network import os_error
+from .state import TcpState
+
+__all__ = ["Input"]
+
+#: RFC 7323, 5.5: after so long timestamps may have wrapped.
+_PAWS_VALID = 24 * 24 * 3600.0
+
+
+class Input(Handshake):
+    """The layer that takes parsed segments. It does not send data or plain acknowledgements: ``flush`` follows."""
+
+    __slots__ = ()
+
+    def handle_segment(self, segment: TcpSegment, now: float) -> None:
+        """One parsed segment, in any state. Does not send data or plain acknowledgements: ``flush`` follows."""
+        self._heard_at = now
+        if self.state is TcpState.SYN_SENT:
+            self._handle_in_syn_sent(segment, now)
+        elif self.state is not TcpState.CLOSED:
+            self._handle_data(
+                segment.seq,
+                segment.ack,
+                segment.flags,
+                segment.window,
+                segment.timestamps,
+                segment.sack_blocks,
+                segment.payload,
+                now,
+            )
+
+    def _handle_in_syn_sent(self, segment: TcpSegment, now: float) -> None:
+        """RFC 9293, 3.10.7.3."""
+        flags = segment.flags
+        acceptable = False
+        if flags & ACK:
+            acceptable = segment.ack == (self.iss + 1) & MASK
+            if not acceptable:
+                if not flags & RST:
+                    self._network.emit(self._network.build(self._bare(segment.ack, 0, RST)))
+                return
+        if flags & RST:
+            if acceptable:
+                self._end(os_error(errno.ECONNREFUSED))
+            return
+        if not flags & SYN:
+            return
+        self._take_syn(segment, now)
+        if not acceptable:
+            # Both sides opened at once.
+            self.state = TcpState.SYN_RECEIVED
+            self._send_syn(now)
+            return
+        if self._handshake_tries == 1:
+            self.sender.rto.sample(now - self._handshake_sent_at)
+        self._establish(segment.window, now)
+        self._acks.due = True
+        if segment.payload or flags & FIN:
+            self._take_payload(self.receiver.nxt, segment.payload, flags & FIN, now)
+
+    def _handle_data(
+        self,
+        wire_seq: int,
+        wire_ack: int,
+        flags: int,
+        window: int,
+        timestamps: tuple[int, int] | None,
+        blocks: tuple[tuple[int, int], ...],
+        payload: bytes,
+        now: float,
+    ) -> None:
+        """RFC 9293, 3.10.7.4, in its order, for any state but SYN-SENT; with RFC 5961 and RFC 7323."""
+        receiver, sender = self.receiver, self.sender
+        seq = unwrap(wire_seq, receiver.nxt)
+        end = seq + len(payload) + bool(flags & FIN) + bool(flags & SYN)
+        if self._timestamps and timestamps is not None and not flags & RST:
+            if later_timestamp(self._ts_recent, timestamps[0]) and now - self._ts_recent_at < _PAWS_VALID:
+                # PAWS: an old duplicate.
+                self._acks.due = True
+                return
+            if seq <= self._acks.last:
+                self._ts_recent, self._ts_recent_at = timestamps[0], now
+        if not self._acceptable(seq, end):
+            if self.state is TcpState.SYN_RECEIVED and flags & SYN and seq == receiver.nxt - 1 and not flags & RST:
+                # The SYN again: our SYN-ACK was lost. A SYN-ACK: both sides opened at once, and this completes it.
+                if not flags & ACK:
+                    self._send_syn(now)
+                    return
+            else:
+                if not flags & RST:
+                    self._handle_outside(seq, end, wire_ack, flags, window, blocks, payload, now)
+                return
+        if flags & RST:
+            self._handle_reset(seq, now)
+            return
+        if flags & SYN and self.state is not TcpState.SYN_RECEIVED:
+            self._acks.challenge(now)
+            return
+        if not flags & ACK:
+            return
+        if self.state is TcpState.SYN_RECEIVED:
+            if wire_ack != (self.iss + 1) & MASK and not 0 < (wire_ack - self.iss) & MASK <= sender.nxt - self.iss:
+                self._network.emit(self._network.build(self._bare(wire_ack, 0, RST)))
+                return
+            scale = 0 if flags & SYN else self._snd_scale
+            if self._handshake_tries == 1:
+                sender.rto.sample(now - self._handshake_sent_at)
+            self._establish(window << scale, now)
+            sender.wl1, sender.wl2 = seq, sender.una
+            self._after_acknowledgement(now)
+            if flags & SYN:
+                self._acks.due = True
+                return
+        elif not self._acknowledge(wire_ack, window, seq, blocks, empty=not payload and not flags & FIN, now=now):
+            return
+        if (payload or flags & FIN) and self.state is not TcpState.CLOSED:
+            self._take_payload(seq, payload, flags & FIN, now)
+
+    def _handle_outside(
+        self,
+        seq: Position,
+        end: Position,
+        wire_ack: int,
+        flags: int,
+        window: int,
+        blocks: tuple[tuple[int, int], ...],
+        payload: bytes,
+        now: float,
+    ) -> None:
+        """A segment outside of the window: a duplicate, a probe, or an attack. It is answered, rarely if it is
+        empty, so that two confused peers do not answer each other for ever."""
+        if flags & SYN or end > self.receiver.edge + 1 or seq == end:
+            self._acks.challenge(now)
+        else:
+            self._acks.due = True
+        if payload and end <= self.receiver.nxt:
+            # Noted as a duplicate, for SACK.
+            self.receiver.insert(seq, payload)
+        if flags & ACK and not flags & SYN and abs(seq - self.receiver.nxt) <= max(self.receiver.capacity_max, 0xFFFF):
+            # Its acknowledgement may be news even so (RFC 9293, 3.10.7.4, first).
+            self._acknowledge(wire_ack, window, seq, blocks, empty=False, now=now)
+
+    def _acceptable(self, seq: Position, end: Position) -> bool:
+        """Whether some of a segment lies in the window (RFC 9293, table 6)."""
+        nxt, edge = self.receiver.nxt, self.receiver.edge
+        if seq == end:
+            # At the edge, too: a sender that used up the window acknowledges from there.
+            return nxt <= seq <= edge
+        return seq < edge and end > nxt
+
+    def _acknowledge(
+        self, wire_ack: int, window: int, seq: Position, blocks: tuple[tuple[int, int], ...], *, empty: bool, now: float
+    ) -> bool:
+        """Process an acknowledgement. False: it acknowledges what was never sent, or what is too old (RFC 5961,
+        5.2)."""
+        sender = self.sender
+        ack = unwrap(wire_ack, sender.una)
+        if ack > sender.nxt or ack < sender.una - max(sender.max_window, 0xFFFF):
+            self._acks.challenge(now)
+            return False
+        if ack < sender.una and not blocks:
+            return True
+        una = sender.una
+        unwrapped = tuple((unwrap(left, una), unwrap(right, una)) for left, right in blocks) if sender.sack else ()
+        self._take_ack(ack, window << self._snd_scale, seq, unwrapped, empty, now)
+        return True
+
+    def _take_ack(
+        self,
+        ack: Position,
+        window: int,
+        seq: Position,
+        blocks: tuple[tuple[Position, Position], ...],
+        empty: bool,
+        now: float,
+    ) -> None:
+        sender = self.sender
+        if sender.handle_ack(ack, window, seq, blocks, empty, now):
+            self._changed = True
+            self._after_acknowledgement(now)
+
+    def _take_payload(self, seq: Position, payload: bytes, fin: int, now: float) -> None:
+        """RFC 9293, 3.10.7.4, seventh and eighth."""
+        receiver = self.receiver
+        if self.state not in (TcpState.ESTABLISHED, TcpState.FIN_WAIT_1, TcpState.FIN_WAIT_2):
+            # The peer's FIN was taken already: this comes again.
+            self._acks.due = True
+            return
+        before = receiver.nxt
+        if payload and self._closed_by_owner and seq + len(payload) > before:
+            # Nobody will read this: say so (RFC 1122, 4.2.2.13).
+            self._send_reset(now)
+            self._end(os_error(errno.ECONNRESET))
+            return
+        holes = receiver.has_holes
+        if payload:
+            receiver.insert(seq, payload)
+        if fin:
+            receiver.handle_fin(seq + len(payload))
+        gained = receiver.nxt - before
+        if holes or not gained or receiver.finished:
+            # Out of order, filling a hole, a duplicate, or the end: tell at once (RFC 5681, 4.2).
+            self._acks.due = True
+            if not gained and not self.sender.sack:
+                self._acks.early += 1
+        else:
+            self._acks.received(gained)
+        if gained:
+            self._changed = True
+        if receiver.finished:
+            self._handle_fin(now)
+
+    # --- errors from the path ---
+
+    def is_in_flight(self, wire_seq: int) -> bool:
+        """Whether an ICMP error that quotes this sequence number may be about a segment of ours (RFC 5927, 4)."""
+        sender = self.sender
+        return sender.una <= unwrap(wire_seq, sender.una) < sender.nxt
+
+    def handle_icmp_error(self, error: OSError) -> None:
+        """An ICMP error about a segment in flight: fatal before the handshake is complete, a hint later (RFC 1122,
+        4.2.3.9)."""
+        if self.state is TcpState.SYN_SENT:
+            self._end(error)
+
+    def handle_path_mss(self, mss: int, now: float) -> None:
+        """A segment in flight was too big: smaller ones from now on, and all in flight again (RFC 1191). Does not
+        send."""
+        if mss >= self.path_mss:
+            return
+        self.set_path_mss(mss)
+        if self._builder is not None:
+            # Not a sign of congestion.
+            self.sender.board.lose_all(forget_sacks=False)

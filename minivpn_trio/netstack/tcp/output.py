@@ -1,0 +1,126 @@
+"""What a connection sends: trains of segments, acknowledgements, probes, resets; and when to look again."""
+
+from __future__ import annotations
+
+from ..packets import ACK, FIN, PSH, RST, TcpSegment
+from ..sequence import MASK
+from .control_block import ControlBlock
+from .options import SACK_ROOM, sack_option
+from .scoreboard import SentSegment
+from .state import HANDSHAKE, TcpState
+
+__all__ = ["Output"]
+
+
+class Output(ControlBlock):
+    """The layer that builds and emits. Positions are unwrapped, wire numbers masked where they are packed."""
+
+    __slots__ = ()
+
+    def flush(self, now: float) -> None:
+        """Send what is due: data as the windows allow, or else an acknowledgement if one is wanted."""
+        if self._builder is None or self.state in HANDSHAKE or self.state is TcpState.CLOSED:
+            if self._acks.due and self.state is TcpState.SYN_RECEIVED:
+                self._acks.due = False
+            self._arm()
+            return
+        sender = self.sender
+        while sender.buffered or sender.fin or len(sender.board):
+            room = self._network.room(self)
+            if room <= 0:
+                break
+            segments = sender.take_segments(min(room, self._settings.train_max_segments), now)
+            if not segments:
+                break
+            self._send_segments(segments, now)
+        if self._acks.decide(self.receiver.mss, now):
+            self._send_ack(now)
+        self._arm()
+
+    def _send_segments(self, segments: list[SentSegment], now: float) -> None:
+        builder, receiver = self._builder, self.receiver
+        assert builder is not None
+        window = receiver.take_window()
+        ack = receiver.nxt & MASK
+        tsval, tsecr = self._tsval(now), self._ts_recent
+        fin = segments[-1] if segments[-1].is_fin else None
+        pieces = [(segment.start & MASK, segment.payload) for segment in segments if segment.payload]
+        packets: list[bytes] = []
+        if pieces:
+            # PSH on the last of a train whose end is the end of what was written.
+            last = None if self.sender.buffered else pieces.pop()
+            packets = builder.build_train(pieces, ack, ACK, window, tsval, tsecr) if pieces else []
+            if last is not None:
+                packets += builder.build_train([last], ack, ACK | PSH, window, tsval, tsecr)
+        if fin is not None:
+            packets.append(builder.build(fin.start & MASK, ack, FIN | ACK, window, tsval, tsecr))
+        for segment in segments[:-1]:
+            if segment.is_fin:
+                packets.append(builder.build(segment.start & MASK, ack, FIN | ACK, window, tsval, tsecr))
+        self._network.emit_train(packets)
+        if not receiver.has_holes:
+            self._acks.sent(receiver.nxt)
+
+    def _send_ack(self, now: float) -> None:
+        builder, receiver = self._builder, self.receiver
+        assert builder is not None
+        ack, seq = receiver.nxt & MASK, self.sender.nxt & MASK
+        tsval, tsecr = self._tsval(now), self._ts_recent
+        emit = self._network.emit
+        if self.sender.sack:
+            for blocks in receiver.take_sack_blocks(SACK_ROOM if self._timestamps else SACK_ROOM + 1):
+                option = sack_option(tuple((left & MASK, right & MASK) for left, right in blocks)) if blocks else b""
+                window = receiver.take_window()
+                emit(builder.build(seq, ack, ACK, window, tsval, tsecr, b"", option))
+        else:
+            # Without SACK the number of duplicates is the message.
+            for _ in range(max(1, min(self._acks.early, 64))):
+                emit(builder.build(seq, ack, ACK, receiver.take_window(), tsval, tsecr))
+        self._acks.sent(receiver.nxt)
+
+    def _send_probe(self, now: float) -> None:
+        """An old sequence number and no data: whoever is there must answer."""
+        builder = self._builder
+        assert builder is not None
+        self._network.emit(
+            builder.build(
+                (self.sender.una - 1) & MASK,
+                self.receiver.nxt & MASK,
+                ACK,
+                self.receiver.take_window(),
+                self._tsval(now),
+                self._ts_recent,
+            )
+        )
+
+    def _send_reset(self, now: float) -> None:
+        if self._builder is None:
+            self._network.emit(
+                self._network.build(self._bare(self.sender.nxt & MASK, self.receiver.nxt & MASK, RST | ACK))
+            )
+            return
+        self._network.emit(
+            self._builder.build(
+                self.sender.nxt & MASK, self.receiver.nxt & MASK, RST | ACK, 0, self._tsval(now), self._ts_recent
+            )
+        )
+
+    def _bare(self, seq: int, ack: int, flags: int) -> TcpSegment:
+        return TcpSegment(
+            self.local[0], self.remote[0], self.local[1], self.remote[1], seq & MASK, ack & MASK, flags, 0
+        )
+
+    def _tsval(self, now: float) -> int:
+        return (int(now * 1000) + self._ts_offset) & MASK
+
+    def _arm(self) -> None:
+        deadline = min(
+            self.sender.deadline,
+            self._acks.deadline,
+            self._handshake_deadline,
+            self._linger_deadline,
+            self._keepalive_deadline,
+        )
+        self.deadline = deadline
+        if deadline < self.scheduled:
+            self._network.arm(self)
