@@ -1,6 +1,6 @@
 """What is checked, and how: ``nox`` runs the lint, the types and all tests; ``nox -l`` lists the rest.
 
-Interop tests need the real openvpn. As root, with apt-get, it is installed; elsewhere one line
+Interop tests need the real openvpn and obfs4proxy. As root, with apt-get, they are installed; elsewhere one line
 says what is missing and the interop tests are left out, except in CI (``CI=true``), where a
 missing server is a failure.
 """
@@ -24,7 +24,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 #: Where Debian keeps openvpn and ip; not on everybody's PATH.
 SBIN = os.pathsep.join(["/usr/local/sbin", "/usr/sbin", "/sbin"])
-SERVER_TOOLS = {"openvpn": "openvpn", "ip": "iproute2", "nsenter": "util-linux"}
+SERVER_TOOLS = {"openvpn": "openvpn", "ip": "iproute2", "nsenter": "util-linux", "obfs4proxy": "obfs4proxy"}
 
 
 def group(name: str) -> list[str]:

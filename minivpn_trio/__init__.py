@@ -12,6 +12,7 @@ from .challenge import Challenge, ChallengeKind
 from .client import Client, open_client
 from .config.model import Credentials, Remote, TunnelConfig
 from .config.ovpn import load_config
+from .config.proxy import HTTPProxy, Obfs4Bridge, Scramble, SocksProxy
 from .config.tunnel_info import TunnelInfo
 from .dialer import TunDialer, open_tun_dialer
 from .errors import (
@@ -43,11 +44,15 @@ __all__ = [
     "Credentials",
     "DialerContext",
     "Event",
+    "HTTPProxy",
     "HandshakeTimeout",
     "JSONLinesTracer",
     "LoggingTracer",
     "MiniVPNError",
+    "Obfs4Bridge",
     "Remote",
+    "Scramble",
+    "SocksProxy",
     "Stage",
     "TLSVerificationError",
     "TeeTracer",

@@ -52,8 +52,8 @@ from .errors import (
 )
 from .events import Challenged, Closed, DialDone, DialStarted, Event, Ready, Reconnecting, SessionState, Warned
 from .items import Burst
-from .networkio.dial import DialerContext, Endpoint, dial, resolve
-from .networkio.transports import StreamTransport, Transport
+from .networkio.dial import DialerContext, Endpoint, dial, over_stream, resolve
+from .networkio.transports import Transport
 from .packet.ids import RandomBytes, Role
 from .stats import TunnelStats
 from .stats_sum import add_stats
@@ -355,8 +355,9 @@ class Client(trio.abc.Channel[Burst]):
             except AuthFailed as exc:
                 if not self._login.again:
                     raise
-                now = trio.current_time()
-                self.emit(Warned(time=now, stage=exc.stage, text=f"another login is needed: {exc.reason}"))
+                if self._login.question() is None:
+                    text = f"logging in once more: {exc.reason or 'no reason given'}"
+                    self.emit(Warned(time=trio.current_time(), stage=exc.stage, text=text))
                 await trio.sleep(LOGIN_PAUSE)
 
     async def _ask(self, challenge: Challenge) -> Answer:
@@ -422,14 +423,14 @@ class Client(trio.abc.Channel[Burst]):
             except (OSError, trio.BrokenResourceError) as exc:
                 raise TransportError(f"the application's connect failed: {exc}", stage=Stage.DIAL) from exc
             if isinstance(made, trio.abc.Stream):
-                return StreamTransport(made)
+                return over_stream(made, endpoint.remote, self.config)
             if not isinstance(made, Transport):
                 raise TypeError(f"connect returned neither a Transport nor a trio Stream, but {made!r}")
             return made
         raise HandshakeTimeout(
-            f"{endpoint.remote.proto} to {endpoint.host} port {endpoint.remote.port}: no answer in {timeout:g} s",
+            f"{endpoint.way}: no answer in {timeout:g} s",
             stage=Stage.DIAL,
-            remedy="check the address, or try another remote or protocol",
+            remedy=endpoint.remedy,
         )
 
 

@@ -36,7 +36,8 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
 
     \b
     With --json each object has
-      file, ok, remotes [{host, port, proto}], data_ciphers, fallback_cipher,
+      file, ok, remotes [{host, port, proto}, also proxy and scramble where
+      there are any], data_ciphers, fallback_cipher,
       auth, control_wrap (none, tls-auth, tls-crypt, tls-crypt-v2),
       key_direction, needs ("auth-user-pass", "askpass", "file:NAME"),
       compression (none, comp-lzo-no, stub, stub-v2: the framing), fragment,
@@ -86,6 +87,12 @@ def _rows(profile: Profile) -> Iterable[tuple[str, str]]:
     more = f", and {len(servers) - MAX_SHOWN} more" if len(servers) > MAX_SHOWN else ""
     order = " (in random order)" if config.remote_random and len(servers) > 1 else ""
     yield "servers", ", ".join(servers[:MAX_SHOWN]) + more + order
+    proxies = list(dict.fromkeys(str(remote.proxy) for remote in config.remotes if remote.proxy is not None))
+    if proxies:
+        yield "through", ", ".join(proxies[:MAX_SHOWN])
+    scrambles = list(dict.fromkeys(remote.scramble.kind for remote in config.remotes if remote.scramble is not None))
+    if scrambles:
+        yield "scrambled", ", ".join(scrambles)
     yield "data ciphers", ":".join(config.data_ciphers)
     if config.data_ciphers_fallback is not None:
         yield "without negotiation", config.data_ciphers_fallback
@@ -99,7 +106,8 @@ def _rows(profile: Profile) -> Iterable[tuple[str, str]]:
         wrap_text = wrap
     yield "control channel", wrap_text
     if config.compression != "none":
-        yield "framing", f"{config.compression} (nothing is compressed)"
+        comes = "the server may compress" if config.receive_compressed else "nothing is compressed"
+        yield "framing", f"{config.compression} ({comes})"
     if config.fragment is not None:
         yield "fragment", f"{config.fragment} bytes"
     if profile.needs:

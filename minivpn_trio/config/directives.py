@@ -68,6 +68,8 @@ _HONOURED = """
     tls-groups 1 1      tls-timeout 1 1         tls-version-max 1 1   tls-version-min 1 2 topology 1 1
     tran-window 1 1     tun-mtu 1 2 c           udp-mtu 1 1 c         link-mtu 1 1 c      verify-hash 1 2 i
     verify-x509-name 1 2   ns-cert-type 1 1     bind 0 1 c            nobind 0 0 c
+    http-proxy 2 4 c    http-proxy-option 2 3 c socks-proxy 1 3 c     http-proxy-user-pass 1 1 i
+    proxy-obfs4 1 1 c   scramble 1 2 c
 """
 
 #: Left out without a word.
@@ -93,8 +95,8 @@ _IGNORED = {
     """,
     "it says how warnings are made or what is shown": "echo parameter gremlin memstats disable-occ opt-verify",
     "nothing is ever compressed": "comp-noadapt",
-    "it is of use only together with a proxy": """
-        http-proxy-option http-proxy-retry http-proxy-timeout http-proxy-user-pass socks-proxy-retry
+    "openvpn 2.6 ignores it too: how long and how often is said by connect-timeout and connect-retry": """
+        http-proxy-retry http-proxy-timeout socks-proxy-retry
     """,
     "the crypto library takes care of it": "prng use-prediction-resistance ecdh-curve",
     "it concerns only a server": "dh",
@@ -142,11 +144,8 @@ _REFUSED = {
         tls-server tmp-dir username-as-common-name verify-client-cert vlan-accept vlan-pvid vlan-tagging
     """,
     "replay protection cannot be switched off": "no-replay",
-    "proxies are not supported yet, and going around one would show what it should hide": """
-        http-proxy socks-proxy
-    """,
-    "obfuscation is not supported yet, and the server expects it": """
-        scramble obfs4 proxy-obfs4 obfsproxy
+    "it is no directive of openvpn's; obfs4 is written proxy-obfs4 obfs4://HOST:PORT?cert=CERT&iat-mode=MODE": """
+        obfs4 obfsproxy
     """,
     "keys on smart cards and in key stores are not supported": """
         pkcs11-cert-private pkcs11-id pkcs11-id-management pkcs11-pin-cache pkcs11-private-mode
@@ -198,11 +197,11 @@ def _table() -> dict[str, Directive]:
     return table
 
 
-_INLINE_TOO = frozenset({"dh", "secret", "auth-gen-token-secret", "http-proxy-user-pass"})
+_INLINE_TOO = frozenset({"dh", "secret", "auth-gen-token-secret"})
 _IN_CONNECTION_TOO = frozenset(
     {
-        "float", "http-proxy", "http-proxy-option", "http-proxy-retry", "http-proxy-timeout", "max-packet-size",
-        "mtu-disc", "mtu-dynamic", "socks-proxy", "socks-proxy-retry", "tun-mtu-extra", "tun-mtu-max",
+        "float", "http-proxy-retry", "http-proxy-timeout", "max-packet-size", "mtu-disc", "mtu-dynamic",
+        "socks-proxy-retry", "tun-mtu-extra", "tun-mtu-max",
     }
 )  # fmt: skip
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .files import MAX_REFERENCED, FileMissing, FileRefused, read_regular, resolve
 from .grammar import Statement
 from .model import ControlWrapKind, Credentials, Proto
 from .profile import Diagnostic, MissingFile, Severity
+
+if TYPE_CHECKING:
+    from .honour_proxy import ProxyDraft
 
 __all__ = ["BadValue", "Draft", "Handler", "RemoteDraft", "WrapDraft", "number", "shown"]
 
@@ -30,6 +33,8 @@ class RemoteDraft:
     port: int | None = None
     proto: Proto | None = None
     line: int | None = None
+    #: What was said of proxies; None: nothing.
+    proxy: ProxyDraft | None = None
 
 
 @dataclass(slots=True)
@@ -75,6 +80,8 @@ class Draft:
         self.fallback: str | None = None
         self.cipher: str | None = None
         self.authenticates: bool = True
+        #: The directive that asks for more than a framing of compression.
+        self.compresses: str | None = None
         self.forced_transport: str | None = None
         self.local_options: list[tuple[str, ...]] = []
         self.pull_filters: list[tuple[str, str]] = []

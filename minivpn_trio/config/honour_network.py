@@ -7,7 +7,7 @@ from .grammar import Statement
 from .model import Proto
 from .pushed import parse_parameters
 
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "host_name"]
 
 _DAY = 86400
 _LONG = 10 * 365 * _DAY
@@ -35,7 +35,8 @@ def _proto_of(name: str) -> Proto:
         raise BadValue("udp, tcp-client or one of their forms with 4 or 6 is wanted") from None
 
 
-def _host(name: str) -> str:
+def host_name(name: str) -> str:
+    """``name`` if it can be a host's name or address. Raises BadValue."""
     usable = 0 < len(name) <= 255 and all(c.isalnum() or c in ".-_:%" for c in name)
     if not usable:
         raise BadValue("a host name or an address is wanted")
@@ -44,7 +45,7 @@ def _host(name: str) -> str:
 
 def _remote(draft: Draft, statement: Statement) -> None:
     values = statement.values
-    remote = RemoteDraft(_host(values[0]), line=statement.line)
+    remote = RemoteDraft(host_name(values[0]), line=statement.line)
     if len(values) > 1:
         remote.port = number(values, 1, 1, 65535)
     if len(values) > 2:
@@ -76,7 +77,7 @@ def _proto_force(draft: Draft, statement: Statement) -> None:
 
 
 def _local(draft: Draft, statement: Statement) -> None:
-    draft.values["local_host"] = _host(statement.values[0])
+    draft.values["local_host"] = host_name(statement.values[0])
 
 
 def _lport(draft: Draft, statement: Statement) -> None:
@@ -250,7 +251,6 @@ HANDLERS: dict[str, Handler] = {
     "client": _nothing,
     "pull": _nothing,
     "tls-client": _nothing,
-    "allow-compression": _nothing,
     "ignore-unknown-option": _nothing,
     **dict.fromkeys(
         (

@@ -12,12 +12,14 @@ from .draft import BadValue, Draft, Handler, RemoteDraft
 from .grammar import Statement
 from .honour_data import HANDLERS as DATA
 from .honour_network import HANDLERS as NETWORK
+from .honour_proxy import HANDLERS as PROXY
+from .honour_proxy import apply_proxies
 from .honour_trust import HANDLERS as TRUST
-from .model import CBC_CIPHERS, DEFAULT_DATA_CIPHERS, Remote, TunnelConfig
+from .model import CBC_CIPHERS, DEFAULT_DATA_CIPHERS, SMALL_BLOCK_CIPHERS, Remote, TunnelConfig
 
 __all__ = ["finish", "interpret"]
 
-_HANDLERS: dict[str, Handler] = {**NETWORK, **DATA, **TRUST}
+_HANDLERS: dict[str, Handler] = {**NETWORK, **PROXY, **DATA, **TRUST}
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 _DEFAULT_PORT = 1194
 
@@ -86,7 +88,10 @@ def _honour(draft: Draft, statement: Statement, directive: Directive) -> None:
 
 #: What a ``<connection>`` really has for itself here.
 _PER_CONNECTION = frozenset(
-    {"remote", "port", "rport", "proto", "bind", "nobind", "tls-auth", "tls-crypt", "tls-crypt-v2"}
+    {
+        "remote", "port", "rport", "proto", "bind", "nobind", "tls-auth", "tls-crypt", "tls-crypt-v2",
+        "http-proxy", "http-proxy-option", "socks-proxy", "proxy-obfs4", "scramble",
+    }
 )
 
 
@@ -166,9 +171,11 @@ def finish(draft: Draft) -> TunnelConfig:
     values = draft.values
     values["remotes"] = _remotes(draft)
     _check_kind(draft)
+    _check_binding(draft)
     _check_identity(draft)
     _wrap(draft)
     _ciphers(draft)
+    _check_compression(draft)
     _check_sizes(draft)
     _check_tls(draft)
     values["pull"] = bool({"client", "pull"} & draft.lines.keys())
@@ -196,9 +203,9 @@ def _remotes(draft: Draft) -> tuple[Remote, ...]:
         inherited = RemoteDraft("") if draft.connections else defaults
         port = each.port if each.port is not None else inherited.port
         proto = each.proto or inherited.proto or "udp"
-        remotes.append(Remote(each.host, _DEFAULT_PORT if port is None else port, proto))
-    if draft.forced_transport is not None:
-        remotes = [remote for remote in remotes if remote.proto.startswith(draft.forced_transport)]
+        if draft.forced_transport is None or proto.startswith(draft.forced_transport):
+            remote = Remote(each.host, _DEFAULT_PORT if port is None else port, proto)
+            remotes.append(apply_proxies(draft, each, remote))
     if not remotes and not any(d.directive == "remote" and d.severity == "error" for d in draft.diagnostics):
         reason = "proto-force leaves no server" if drafts else "there is no server to connect to"
         draft.overall("error", "proto-force" if drafts else "remote", reason)
@@ -211,6 +218,19 @@ def _check_kind(draft: Draft) -> None:
         draft.overall("error", "client", "neither client nor tls-client: this is no profile of a TLS client")
     elif not {"client", "pull"} & lines.keys() and "ifconfig" not in lines:
         draft.overall("warning", "pull", "neither client nor pull, and no ifconfig: the tunnel will have no address")
+
+
+def _check_binding(draft: Draft) -> None:
+    """Where our own end is bound. With ``pull`` openvpn binds only when asked to (options.c, need_bind)."""
+    values, lines = draft.values, draft.lines
+    asked = [name for name in ("bind", "lport", "local") if name in lines]
+    if asked == ["lport"] and not values.get("local_port"):
+        asked = []  # lport 0: any port
+    if "nobind" in lines and asked:
+        draft.overall("error", "nobind", f"it makes no sense together with {asked[0]}; leave one of them out")
+    elif "bind" in lines and "lport" not in lines:
+        port = draft.default_remote.port
+        values["local_port"] = _DEFAULT_PORT if port is None else port
 
 
 def _check_identity(draft: Draft) -> None:
@@ -269,6 +289,26 @@ def _wrap(draft: Draft) -> None:
 def _ciphers(draft: Draft) -> None:
     offered = list(draft.data_ciphers or DEFAULT_DATA_CIPHERS)
     cipher = draft.cipher
+    if cipher in SMALL_BLOCK_CIPHERS and cipher not in (*offered, draft.fallback):
+        # openvpn 2.6 too wants to see these in data-ciphers.
+        draft.overall(
+            "warning",
+            "cipher",
+            f"{cipher} has blocks of 64 bits and is not offered unless data-ciphers names it too; the tunnel works "
+            "if the server negotiates one of data-ciphers, as most do",
+        )
+        cipher = None
+    small = [name for name in (*offered, draft.fallback) if name in SMALL_BLOCK_CIPHERS]
+    for directive in ("data-ciphers", "ncp-ciphers", "data-ciphers-fallback"):
+        named = [draft.fallback] if directive == "data-ciphers-fallback" else offered
+        if directive in draft.lines and not set(named).isdisjoint(small):
+            draft.overall(
+                "warning",
+                directive,
+                f"{' and '.join(dict.fromkeys(filter(None, small)))} has blocks of 64 bits: what it encrypts does not "
+                "stay secret for long",
+            )
+    draft.values["allow_small_blocks"] = bool(small)
     if cipher is not None and cipher not in offered:
         offered.append(cipher)
         if cipher in CBC_CIPHERS:
@@ -279,10 +319,11 @@ def _ciphers(draft: Draft) -> None:
                 "negotiate nothing; openvpn 2.6 itself would not use it without data-ciphers",
             )
     if not draft.authenticates:
-        offered = [name for name in offered if name not in CBC_CIPHERS]
-        if cipher in CBC_CIPHERS:
+        unauthenticated = (*CBC_CIPHERS, *SMALL_BLOCK_CIPHERS)
+        offered = [name for name in offered if name not in unauthenticated]
+        if cipher in unauthenticated:
             cipher = None
-        if draft.fallback in CBC_CIPHERS:
+        if draft.fallback in unauthenticated:
             draft.fallback = None
         draft.overall(
             "warning", "auth", "packets without authentication are not supported: CBC ciphers are not offered"
@@ -294,6 +335,16 @@ def _ciphers(draft: Draft) -> None:
         data_ciphers_fallback=draft.fallback if "data-ciphers-fallback" in draft.lines else cipher,
         cipher=cipher,
     )
+
+
+def _check_compression(draft: Draft) -> None:
+    if draft.compresses is not None and not draft.values.get("receive_compressed"):
+        draft.overall(
+            "warning",
+            draft.compresses,
+            "nothing is ever compressed (compression helps those who listen); only the framing is spoken, "
+            "and packets that the server compresses are dropped unless allow-compression says asym",
+        )
 
 
 def _check_sizes(draft: Draft) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..errors import ConfigError
+from .credentials import Credentials
+from .proxy import Obfs4Bridge, Proxy, Scramble, SocksProxy
 
 __all__ = [
     "AEAD_CIPHERS",
@@ -52,30 +54,14 @@ class Remote:
     host: str
     port: int = 1194
     proto: Proto = "udp"
+    #: What the connection goes through; the proxy resolves ``host``, we do not.
+    proxy: Proxy | None = None
+    scramble: Scramble | None = None
 
     @property
     def is_tcp(self) -> bool:
         """Whether packets travel in a TCP stream with length prefixes."""
         return self.proto.startswith("tcp")
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """User name and password for auth-user-pass. Never shown by ``repr``."""
-
-    username: str = field(repr=False)
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class StaticChallenge:
-    """A question of the profile's (``static-challenge``), such as for a one-time password."""
-
-    text: str
-    #: The answer may be seen while it is typed.
-    echo: bool = False
-    #: The answer is put behind the password, instead of beside it (``SCRV1``).
-    concatenated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,10 +185,18 @@ class TunnelConfig:
         """A copy that holds these credentials."""
         return replace(self, credentials=Credentials(username, password))
 
+    def with_proxy(self, proxy: Proxy | None) -> TunnelConfig:
+        """A copy whose every remote is reached through ``proxy`` (None: directly)."""
+        return replace(self, remotes=tuple(replace(remote, proxy=proxy) for remote in self.remotes))
+
     def validate(self, *, can_ask: bool = False) -> None:
         """Raise ConfigError if no tunnel can come of this. ``can_ask``: somebody can be asked for what is missing."""
         if not self.remotes:
             raise ConfigError("no server to connect to", directive="remote")
+        for remote in self.remotes:
+            if remote.proxy is not None and not remote.is_tcp and not isinstance(remote.proxy, SocksProxy):
+                name = "proxy-obfs4" if isinstance(remote.proxy, Obfs4Bridge) else "http-proxy"
+                raise ConfigError("it carries only TCP; the remote says udp", directive=name)
         # A PKCS #12 file may hold the CA too; whether it does is seen when it is opened.
         if self.ca is None and self.pkcs12 is None and not self.peer_fingerprints:
             raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from .model import Remote
 from .profile import Diagnostic, Profile
 
 __all__ = ["describe"]
@@ -15,7 +16,8 @@ def describe(profile: Profile) -> dict[str, Any]:
 
     Keys: ``file``; ``ok``, true where there are no errors (what is only left
     to be supplied is none); ``remotes``, a list of ``host``, ``port``,
-    ``proto`` with all defaults filled in; ``data_ciphers``, in the order in
+    ``proto`` with all defaults filled in, and where there is one ``proxy``,
+    such as "the SOCKS proxy 192.0.2.1:1080", and ``scramble``, its kind; ``data_ciphers``, in the order in
     which they are offered; ``fallback_cipher``, for servers that negotiate
     nothing; ``auth``; ``control_wrap``; ``key_direction`` (0, 1 or null);
     ``needs``; ``compression``, the framing; ``fragment``; ``warnings`` and
@@ -26,7 +28,7 @@ def describe(profile: Profile) -> dict[str, Any]:
     return {
         "file": profile.file,
         "ok": profile.ok,
-        "remotes": [{"host": remote.host, "port": remote.port, "proto": remote.proto} for remote in config.remotes],
+        "remotes": [_remote(remote) for remote in config.remotes],
         "data_ciphers": list(config.data_ciphers),
         "fallback_cipher": config.data_ciphers_fallback,
         "auth": config.auth,
@@ -38,6 +40,15 @@ def describe(profile: Profile) -> dict[str, Any]:
         "warnings": _complaints(profile.warnings),
         "errors": _complaints(profile.errors),
     }
+
+
+def _remote(remote: Remote) -> dict[str, Any]:
+    described: dict[str, Any] = {"host": remote.host, "port": remote.port, "proto": remote.proto}
+    if remote.proxy is not None:
+        described["proxy"] = str(remote.proxy)
+    if remote.scramble is not None:
+        described["scramble"] = remote.scramble.kind
+    return described
 
 
 def _complaints(diagnostics: Iterable[Diagnostic]) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """Reaching the server: name resolution and the outer socket.
 
 The name is resolved once, outside the tunnel of course, and every address is
-tried in turn. Numeric hosts never touch a resolver.
+tried in turn. Numeric hosts never touch a resolver. Where a remote is reached
+through a proxy (proxies.py, obfs4.py), its name is the proxy's to resolve, and
+nothing here ever dials it directly.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ from typing import Any
 import trio
 
 from ..config.model import Remote, TunnelConfig
+from ..config.proxy import Obfs4Bridge
 from ..errors import Stage, TransportError
-from .transports import StreamTransport, Transport, UDPTransport
+from .framing import max_frame_of
+from .scramble import Scrambler
+from .transports import ScrambledTransport, StreamTransport, Transport, UDPTransport
 
-__all__ = ["DialerContext", "Endpoint", "dial", "resolve"]
+__all__ = ["DialerContext", "Endpoint", "dial", "lookup", "open_socket", "over_stream", "resolve"]
 
 #: An application's own way to reach a server. Returns a Transport, or a byte stream that will
 #: carry framed packets. What it raises ends the attempt.
@@ -34,7 +39,9 @@ FAMILIES = {"udp": 0, "tcp": 0, "udp4": socket.AF_INET, "tcp4": socket.AF_INET,
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address of one remote. ``address`` is what socket.connect takes; None: the application dials."""
+    """One address of one remote. ``address`` is what socket.connect takes; None: the application
+    dials, or a proxy does.
+    """
 
     remote: Remote
     family: int = 0
@@ -42,72 +49,131 @@ class Endpoint:
 
     @property
     def host(self) -> str:
-        """The numeric address, or the remote's name where the application dials."""
+        """The numeric address, or the remote's name where the application or a proxy dials."""
         return str(self.address[0]) if self.address else self.remote.host
+
+    @property
+    def way(self) -> str:
+        """How it is reached, for errors: protocol, host, port, and what is in between."""
+        direct = f"{self.remote.proto} to {self.host} port {self.remote.port}"
+        return direct if self.remote.proxy is None else f"{direct} through {self.remote.proxy}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do when nothing answers."""
+        if isinstance(self.remote.proxy, Obfs4Bridge):
+            return "check the bridge's address and cert: to a wrong cert a bridge says nothing"
+        if self.remote.proxy is not None:
+            return "check that the proxy runs and can reach the server"
+        return "check the address, or try another remote or protocol"
 
 
 async def resolve(remote: Remote) -> list[Endpoint]:
-    """All addresses of ``remote``, in the system's order of preference.
+    """All addresses of ``remote``, in the system's order of preference; behind a proxy, its name alone.
 
     Raises TransportError (stage RESOLVE). Checkpoints, cancel-safe.
     """
+    if remote.proxy is not None:
+        await trio.lowlevel.checkpoint()
+        return [Endpoint(remote)]
     kind = socket.SOCK_STREAM if remote.is_tcp else socket.SOCK_DGRAM
-    family = FAMILIES[remote.proto]
     try:
-        found = socket.getaddrinfo(remote.host, remote.port, family, kind, 0, socket.AI_NUMERICHOST)
+        found = await lookup(remote.host, remote.port, kind, FAMILIES[remote.proto])
+    except (OSError, UnicodeError) as exc:
+        text = getattr(exc, "strerror", None) or str(exc)
+        raise TransportError(
+            f"no address for {remote.host}: {text}",
+            stage=Stage.RESOLVE,
+            remedy="check the name in the profile's remote line and this machine's resolver",
+        ) from exc
+    return [Endpoint(remote, family, address) for family, address in found]
+
+
+async def lookup(host: str, port: int, kind: socket.SocketKind, family: int = 0) -> list[tuple[int, Any]]:
+    """Families and addresses for socket.connect, each once. Raises OSError, UnicodeError. Checkpoints.
+
+    By the standard library's resolver, in a thread: trio.socket.getaddrinfo may have been replaced
+    by one that asks inside a tunnel.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, family, kind, 0, socket.AI_NUMERICHOST)
         await trio.lowlevel.checkpoint()
     except socket.gaierror:
-        try:
-            # The standard library's resolver, in a thread: trio.socket.getaddrinfo may have been
-            # replaced by one that asks inside a tunnel.
-            found = await trio.to_thread.run_sync(
-                socket.getaddrinfo, remote.host, remote.port, family, kind, abandon_on_cancel=True
-            )
-        except (OSError, UnicodeError) as exc:
-            text = getattr(exc, "strerror", None) or str(exc)
-            raise TransportError(
-                f"no address for {remote.host}: {text}",
-                stage=Stage.RESOLVE,
-                remedy="check the name in the profile's remote line and this machine's resolver",
-            ) from exc
-    seen: dict[Any, Endpoint] = {}
-    for family_, _, _, _, address in found:
-        seen.setdefault(address, Endpoint(remote, int(family_), address))
-    return list(seen.values())
+        found = await trio.to_thread.run_sync(
+            socket.getaddrinfo, host, port, family, kind, abandon_on_cancel=True
+        )
+    return list(dict.fromkeys((int(each[0]), each[4]) for each in found))
 
 
 async def dial(endpoint: Endpoint, config: TunnelConfig) -> Transport:
-    """Open the outer socket to ``endpoint``.
+    """Open a way to ``endpoint``: the outer socket, or a stream or association through its proxy.
 
     Raises TransportError (stage DIAL), with the OSError as its cause. The
     caller bounds the time. Checkpoints; cancelled, it leaves no socket behind.
     """
+    remote = endpoint.remote
+    if remote.proxy is not None:
+        # Only now: not everybody has a proxy.
+        from .proxies import dial_through
+
+        transport = await dial_through(remote.proxy, remote, config)
+    else:
+        transport = await _dial_directly(endpoint, config)
+    return transport if remote.scramble is None else ScrambledTransport(transport, Scrambler(remote.scramble))
+
+
+def over_stream(stream: trio.abc.Stream, remote: Remote, config: TunnelConfig) -> Transport:
+    """A transport over a stream to ``remote`` that the application opened."""
+    transport = StreamTransport(stream, max_frame=max_frame_of(config.tun_mtu))
+    return transport if remote.scramble is None else ScrambledTransport(transport, Scrambler(remote.scramble))
+
+
+async def _dial_directly(endpoint: Endpoint, config: TunnelConfig) -> Transport:
     kind = socket.SOCK_STREAM if endpoint.remote.is_tcp else socket.SOCK_DGRAM
-    sock = socket.socket(endpoint.family, kind)
     try:
-        sock.setblocking(False)
-        _tune(sock, config)
-        if config.local_host is not None or config.local_port:
-            host = config.local_host or ("::" if endpoint.family == socket.AF_INET6 else "0.0.0.0")
-            sock.bind((host, config.local_port))
-        if endpoint.remote.is_tcp:
-            trio_sock = trio.socket.from_stdlib_socket(sock)
-            await trio_sock.connect(endpoint.address)
-            return StreamTransport(trio.SocketStream(trio_sock), endpoint.host)
-        sock.connect(endpoint.address)
-        await trio.lowlevel.checkpoint()
-        return UDPTransport(sock, endpoint.host)
+        sock = await open_socket(endpoint.family, endpoint.address, kind, config)
     except OSError as exc:
-        sock.close()
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         raise TransportError(
-            f"{endpoint.remote.proto} to {endpoint.host} port {endpoint.remote.port}: {reason}",
+            f"{endpoint.way}: {reason}",
             stage=Stage.DIAL,
             remedy="check that the server runs and that nothing on the way blocks it",
         ) from exc
+    if kind == socket.SOCK_DGRAM:
+        return UDPTransport(sock, endpoint.host)
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+    return StreamTransport(stream, endpoint.host, max_frame=max_frame_of(config.tun_mtu))
+
+
+async def open_socket(
+    family: int, address: Any, kind: socket.SocketKind, config: TunnelConfig, *, bind: bool = True
+) -> socket.socket:
+    """A connected, non-blocking socket with the profile's buffers and, unless told otherwise, its
+    local address. Raises OSError. Checkpoints; cancelled, it leaves no socket behind.
+    """
+    sock = socket.socket(family, kind)
+    try:
+        sock.setblocking(False)
+        _tune(sock, config)
+        if bind and (config.local_host is not None or config.local_port):
+            _bind(sock, config)
+        if kind == socket.SOCK_STREAM:
+            await trio.socket.from_stdlib_socket(sock).connect(address)
+        else:
+            sock.connect(address)
+            await trio.lowlevel.checkpoint()
     except BaseException:
         sock.close()
         raise
+    return sock
+
+
+def _bind(sock: socket.socket, config: TunnelConfig) -> None:
+    host = config.local_host or ("::" if sock.family == socket.AF_INET6 else "0.0.0.0")
+    if sock.type == socket.SOCK_STREAM:
+        # A fixed port is to be had again at once after a connection that we closed.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, config.local_port))
 
 
 def _tune(sock: socket.socket, config: TunnelConfig) -> None:

@@ -11,7 +11,7 @@ from struct import Struct
 
 from ..errors import DropReason, ProtocolError
 
-__all__ = ["DEFAULT_MAX_FRAME", "LENGTH_SIZE", "MAX_FRAME", "FrameReader", "frame_burst"]
+__all__ = ["DEFAULT_MAX_FRAME", "LENGTH_SIZE", "MAX_FRAME", "FrameReader", "frame_burst", "max_frame_of"]
 
 LENGTH = Struct("!H")
 #: Bytes of the length prefix.
@@ -21,6 +21,16 @@ MAX_FRAME = 0xFFFF
 #: Room for a tunnel MTU of 1500 and every overhead. Small enough that a peer which does not
 #: speak OpenVPN ("HTTP" would be a length of 18516) is found out by its first two bytes.
 DEFAULT_MAX_FRAME = 2048
+
+
+#: What a packet may have besides the IP packet in it: opcode, peer id, packet id, IV, HMAC, padding,
+#: compression and fragment headers come to less than 150 bytes.
+OVERHEAD = DEFAULT_MAX_FRAME - 1600
+
+
+def max_frame_of(tun_mtu: int) -> int:
+    """The largest packet to take where the tunnel's MTU is ``tun_mtu`` bytes: 2048, or more for jumbo MTUs."""
+    return min(MAX_FRAME, max(DEFAULT_MAX_FRAME, tun_mtu + OVERHEAD))
 
 
 class FrameReader:

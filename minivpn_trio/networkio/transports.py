@@ -23,9 +23,18 @@ import trio
 from ..errors import DropReason
 from ..items import Burst
 from ..stats import TransportStats
-from .framing import FrameReader, frame_burst
+from .framing import DEFAULT_MAX_FRAME, FrameReader, frame_burst
+from .scramble import Scrambler
 
-__all__ = ["MAX_BURST", "StreamTransport", "Transport", "UDPTransport", "segmentation", "train_end"]
+__all__ = [
+    "MAX_BURST",
+    "ScrambledTransport",
+    "StreamTransport",
+    "Transport",
+    "UDPTransport",
+    "segmentation",
+    "train_end",
+]
 
 #: Most datagrams handed over at once.
 MAX_BURST = 64
@@ -253,10 +262,22 @@ class StreamTransport:
 
     is_stream = True
 
-    def __init__(self, stream: trio.abc.Stream, peer: str | None = None) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        peer: str | None = None,
+        *,
+        max_frame: int = DEFAULT_MAX_FRAME,
+        received: bytes = b"",
+    ) -> None:
+        """``max_frame``: bytes of the largest packet taken (``framing.max_frame_of``).
+
+        ``received`` is what of the stream was read already.
+        """
         self._stream = stream
         self._peer = peer
-        self._reader = FrameReader()
+        self._reader = FrameReader(max_frame)
+        self._unread = received
         self._ready: Burst = []
         self._mid_frame = False
         self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
@@ -277,10 +298,14 @@ class StreamTransport:
         breaks, ProtocolError when the peer sends a length that no packet has.
         """
         while not self._ready:
-            data = await self._stream.receive_some(RECEIVE_SIZE)
+            if self._unread:
+                await trio.lowlevel.checkpoint()
+                data, self._unread = self._unread, b""
+            else:
+                data = bytes(await self._stream.receive_some(RECEIVE_SIZE))
             if not data:
                 raise trio.EndOfChannel
-            self._ready = self._reader.feed_untrusted(bytes(data))
+            self._ready = self._reader.feed_untrusted(data)
         burst, self._ready = self._ready[:MAX_BURST], self._ready[MAX_BURST:]
         self.packets_in += len(burst)
         self.bursts_in += 1
@@ -327,3 +352,45 @@ class StreamTransport:
     async def aclose(self) -> None:
         """Close the stream. Idempotent, checkpoints."""
         await self._stream.aclose()
+
+
+class ScrambledTransport:
+    """Another transport whose packets are disguised. Owns it."""
+
+    def __init__(self, inner: Transport, scrambler: Scrambler) -> None:
+        self._inner = inner
+        self._scrambler = scrambler
+
+    @property
+    def is_stream(self) -> bool:
+        """As the inner transport's."""
+        return self._inner.is_stream
+
+    @property
+    def peer(self) -> str | None:
+        """As the inner transport's."""
+        return self._inner.peer
+
+    async def receive(self) -> Burst:
+        """1 to 64 datagrams. Errors and cancellation as with the inner transport."""
+        return self._scrambler.unscramble(await self._inner.receive())
+
+    async def send(self, burst: Burst) -> None:
+        """Send every datagram. Errors and cancellation as with the inner transport."""
+        await self._inner.send(self._scrambler.scramble(burst))
+
+    def send_nowait(self, burst: Burst) -> None:
+        """Send what goes out without waiting."""
+        self._inner.send_nowait(self._scrambler.scramble(burst))
+
+    def established(self) -> None:
+        """Tell the inner transport."""
+        self._inner.established()
+
+    def stats(self) -> TransportStats:
+        """The inner transport's."""
+        return self._inner.stats()
+
+    async def aclose(self) -> None:
+        """Close the inner transport. Idempotent, checkpoints."""
+        await self._inner.aclose()

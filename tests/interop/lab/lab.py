@@ -35,7 +35,7 @@ def why_not() -> str | None:
     """Why no laboratory can be set up here, in one line; None when it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    for program in ("openvpn", "ip", "nsenter", "setpriv"):
+    for program in ("openvpn", "ip", "nsenter", "setpriv", "obfs4proxy"):
         try:
             tool(program)
         except LabError as exc:
