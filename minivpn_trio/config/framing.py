@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
-__all__ = ["Framing", "framing_of"]
+__all__ = ["Framing", "decompressors", "framing_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ _COMP_LZO = {
     "yes": Framing(_LZO, compresses=True),
     "adaptive": Framing(_LZO, compresses=True),
 }
+
+
+def decompressors() -> dict[str, bool]:
+    """For ``lzo`` and ``lz4``, whether the library to decompress it is installed (the extra ``compression``)."""
+    return {"lzo": find_spec("lzallright") is not None, "lz4": find_spec("lz4") is not None}
 
 
 def framing_of(directive: str, values: Sequence[str]) -> Framing | None:

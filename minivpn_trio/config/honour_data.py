@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from .draft import BadValue, Draft, Handler, number, shown
-from .framing import framing_of
+from .framing import decompressors, framing_of
 from .grammar import Statement
-from .model import AEAD_CIPHERS, CBC_CIPHERS, DEFAULT_DATA_CIPHERS, DIGESTS
+from .model import AEAD_CIPHERS, CBC_CIPHERS, DEFAULT_DATA_CIPHERS, DIGESTS, SMALL_BLOCK_CIPHERS
 
 __all__ = ["HANDLERS", "supported_cipher"]
 
-_SUPPORTED = frozenset((*AEAD_CIPHERS, *CBC_CIPHERS))
+_SUPPORTED = frozenset((*AEAD_CIPHERS, *CBC_CIPHERS, *SMALL_BLOCK_CIPHERS))
 #: OpenSSL's other names, upper case, for what we have.
 _CIPHER_ALIASES = {
     "AES128": "AES-128-CBC",
@@ -21,6 +21,9 @@ _CIPHER_ALIASES = {
     "ID-AES192-GCM": "AES-192-GCM",
     "ID-AES256-GCM": "AES-256-GCM",
     "CHACHA20POLY1305": "CHACHA20-POLY1305",
+    "BF": "BF-CBC",
+    "BLOWFISH": "BF-CBC",
+    "DES3": "DES-EDE3-CBC",
 }
 _DIGEST_ALIAS = re.compile(r"(?:RSA-)?SHA(?:2-|-)?(1|224|256|384|512)")
 
@@ -87,17 +90,34 @@ def _auth(draft: Draft, statement: Statement) -> None:
     draft.values["auth"] = digest
 
 
+def _allow_compression(draft: Draft, statement: Statement) -> None:
+    """``asym``: what comes compressed is accepted. ``yes`` means no more here: ours is never compressed."""
+    mode = statement.values[0]
+    if mode not in ("no", "asym", "yes", "stub-only"):
+        raise BadValue("asym or no is wanted")
+    accepts = draft.values["receive_compressed"] = mode in ("asym", "yes")
+    if not accepts:
+        return
+    draft.warn(
+        statement,
+        "packets that the server compresses are accepted: whoever can make it send chosen data may guess from "
+        "packet sizes what else is in them; ours are never compressed",
+    )
+    lacking = [name for name, there in decompressors().items() if not there]
+    if lacking:
+        draft.warn(
+            statement,
+            f"no library for {' and '.join(lacking)}: such packets will be dropped; "
+            "pip install minivpn-trio[compression]",
+        )
+
+
 def _compression(draft: Draft, statement: Statement) -> None:
     framing = framing_of(statement.name, statement.values)
     if framing is None:
         raise BadValue("this kind of compression is not known")
     draft.values["compression"] = framing.name
-    if framing.compresses:
-        draft.warn(
-            statement,
-            "nothing is ever compressed (compression helps those who listen); only the framing is spoken, "
-            "and packets that the server compresses are dropped",
-        )
+    draft.compresses = statement.name if framing.compresses else None
 
 
 def _fragment(draft: Draft, statement: Statement) -> None:
@@ -152,6 +172,7 @@ HANDLERS: dict[str, Handler] = {
     "ncp-ciphers": _data_ciphers,
     "data-ciphers-fallback": _data_ciphers_fallback,
     "auth": _auth,
+    "allow-compression": _allow_compression,
     "compress": _compression,
     "comp-lzo": _compression,
     "fragment": _fragment,

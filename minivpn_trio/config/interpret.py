@@ -309,7 +309,7 @@ def _ciphers(draft: Draft) -> None:
                 "stay secret for long",
             )
     draft.values["allow_small_blocks"] = bool(small)
-    if cipher is not None and cipher not in offered:
+    if cipher is not None and cipher not in (*offered, *SMALL_BLOCK_CIPHERS):
         offered.append(cipher)
         if cipher in CBC_CIPHERS:
             draft.overall(

@@ -204,6 +204,8 @@ def negotiate(
         warnings.append(f"{cipher} has blocks of 64 bits: what it encrypts does not stay secret for long")
     ekm = merged.key_derivation == "tls-ekm" or "tls-ekm" in merged.protocol_flags
     compression = merged.compression if merged.compression is not None else config.compression
+    if merged.compresses and not config.receive_compressed:
+        warnings.append("the server pushed a compression: packets that it really compresses will be dropped")
     mtu = merged.tun_mtu if merged.tun_mtu is not None else config.tun_mtu
     around = Encapsulation(
         cipher=cipher,

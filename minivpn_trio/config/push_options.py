@@ -307,8 +307,7 @@ def _compression(name: str) -> _Handler:
         if framing is None:
             raise Nonsense("not a compression that is known")
         draft.values["compression"] = framing.name
-        if framing.compresses:
-            draft.warn("the server pushed a compression: packets that it really compresses will be dropped")
+        draft.values["compresses"] = framing.compresses
 
     return handle
 

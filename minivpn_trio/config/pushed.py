@@ -102,6 +102,8 @@ class PushedOptions:
     protocol_flags: frozenset[str] = frozenset()
     #: Our name for the framing (``TunnelConfig.compression``).
     compression: str | None = None
+    #: The server may compress what it sends.
+    compresses: bool = False
     auth_token: str | None = field(default=None, repr=False)
     #: Decoded.
     auth_token_user: str | None = field(default=None, repr=False)

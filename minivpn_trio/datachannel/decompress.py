@@ -17,7 +17,7 @@ from importlib.util import find_spec
 
 from ..errors import DropReason, ProtocolError
 
-__all__ = ["inflate_lz4_untrusted", "inflate_lzo_untrusted", "libraries"]
+__all__ = ["inflate_lz4_untrusted", "inflate_lzo_untrusted"]
 
 #: What LZO may make of one packet before it is found too long, bytes.
 MAX_TRANSIENT = 1 << 20
@@ -27,11 +27,6 @@ _LZO_EXTENSION = 255
 Inflate = Callable[[bytes, int], bytes]
 
 _loaded: dict[str, Inflate | None] = {}
-
-
-def libraries() -> dict[str, bool]:
-    """Which of ``lzo`` and ``lz4`` can be decompressed here."""
-    return {"lzo": find_spec("lzallright") is not None, "lz4": find_spec("lz4") is not None}
 
 
 def _load_lzo() -> Inflate:

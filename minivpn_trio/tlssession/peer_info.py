@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from enum import IntFlag
 
+from ..config.framing import decompressors
 from ..config.model import TunnelConfig
 
 __all__ = ["CLIENT_FEATURES", "ProtoFlag", "parse_peer_info", "peer_info"]
@@ -66,14 +67,22 @@ def peer_info(
     if not config.pull:
         features &= ~ProtoFlag.REQUEST_PUSH
     lines.append(("IV_PROTO", str(int(features))))
-    # The framings of compression that we can be switched to; nothing is ever compressed in them.
-    # 2.6 sends these whatever is configured, and a server that migrates away from compression
-    # pushes a framing only to clients that do.
-    lines += [("IV_LZO_STUB", "1"), ("IV_COMP_STUB", "1"), ("IV_COMP_STUBv2", "1")]
+    lines += [(name, "1") for name in _framings(config)]
     if sso and not any(name == "IV_SSO" for name, _ in config.peer_info):
         lines.append(("IV_SSO", ",".join(sso)))
     lines += config.peer_info
     return "".join(f"{name}={value}\n" for name, value in lines)
+
+
+def _framings(config: TunnelConfig) -> list[str]:
+    """The framings of compression that we can be switched to; we never compress in them.
+
+    2.6 sends these whatever is configured, and a server that migrates away from compression
+    pushes a framing only to clients that do.
+    """
+    can = decompressors() if config.receive_compressed else {"lzo": False, "lz4": False}
+    names = ["IV_LZ4", "IV_LZ4v2"] if can["lz4"] else []
+    return [*names, "IV_LZO" if can["lzo"] else "IV_LZO_STUB", "IV_COMP_STUB", "IV_COMP_STUBv2"]
 
 
 def parse_peer_info(text: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from minivpn_trio.config import honour_data
 from minivpn_trio.config.model import Credentials, Remote, TunnelConfig
 from minivpn_trio.config.ovpn import Profile, load_config, parse_profile, read_profile
 from minivpn_trio.errors import ConfigError
@@ -174,14 +175,18 @@ def test_a_connection_without_a_remote() -> None:
         ("cipher none", DEFAULTS, None),
         ("data-ciphers AES-256-CBC", ("AES-256-CBC",), None),
         ("ncp-ciphers AES-256-GCM:AES-256-CBC\ncipher AES-256-CBC", ("AES-256-GCM", "AES-256-CBC"), "AES-256-CBC"),
-        ("data-ciphers AES-256-GCM:?FOO:BF-CBC:aes-256-gcm", ("AES-256-GCM",), None),
+        ("data-ciphers AES-256-GCM:?FOO:DES-CBC:aes-256-gcm", ("AES-256-GCM",), None),
+        ("data-ciphers AES-256-GCM:bf-cbc", ("AES-256-GCM", "BF-CBC"), None),
+        ("data-ciphers AES-256-GCM:BF-CBC\ncipher BF-CBC", ("AES-256-GCM", "BF-CBC"), "BF-CBC"),
+        ("cipher DES-EDE3-CBC\ndata-ciphers-fallback DES-EDE3-CBC", DEFAULTS, "DES-EDE3-CBC"),
         ("data-ciphers DEFAULT:AES-192-GCM", (*DEFAULTS, "AES-192-GCM"), None),
         ("data-ciphers-fallback AES-256-CBC", DEFAULTS, "AES-256-CBC"),
-        ("data-ciphers-fallback BF-CBC\ncipher AES-256-CBC", (*DEFAULTS, "AES-256-CBC"), None),
+        ("data-ciphers-fallback DES-CBC\ncipher AES-256-CBC", (*DEFAULTS, "AES-256-CBC"), None),
     ],
 )
 def test_data_ciphers(text: str, offered: tuple[str, ...], fallback: str | None) -> None:
     config = config_of(text + "\n")
+    assert config.allow_small_blocks == (not {"BF-CBC", "DES-EDE3-CBC"}.isdisjoint({*offered, fallback}))
     assert config.data_ciphers == offered
     assert config.data_ciphers_fallback == fallback
 
@@ -193,7 +198,10 @@ def test_data_ciphers(text: str, offered: tuple[str, ...], fallback: str | None)
         ("cipher AES-256-CBC", True),
         ("cipher BF-CBC", True),
         ("data-ciphers AES-256-GCM:BF-CBC", True),
-        ("data-ciphers AES-256-GCM:?BF-CBC", False),
+        ("data-ciphers AES-256-GCM:?BF-CBC", True),
+        ("data-ciphers AES-256-GCM:DES-CBC", True),
+        ("data-ciphers AES-256-GCM:?DES-CBC", False),
+        ("data-ciphers-fallback BF-CBC", True),
         ("data-ciphers-fallback DES-CBC", True),
     ],
 )
@@ -202,8 +210,35 @@ def test_what_openvpn_would_not_use_or_we_cannot_is_warned_of(line: str, warned:
     assert [each[:2] for each in found] == ([(LINE, line.split(maxsplit=1)[0])] if warned else [])
 
 
+@pytest.mark.parametrize(
+    ("text", "accepted", "warned"),
+    [
+        ("compress lz4", False, ["compress"]),
+        ("comp-lzo\nallow-compression no", False, ["comp-lzo"]),
+        ("compress lz4\nallow-compression asym", True, ["allow-compression"]),
+        ("allow-compression yes\ncomp-lzo", True, ["allow-compression"]),
+        ("allow-compression stub-only", False, []),
+        ("compress\nallow-compression asym", True, ["allow-compression"]),
+    ],
+)
+def test_compressed_packets_are_accepted_on_request(text: str, accepted: bool, warned: list[str]) -> None:
+    assert config_of(text + "\n").receive_compressed == accepted
+    assert [each[1] for each in complaints(text + "\n", "warning")] == warned
+
+
+def test_a_missing_decompressor_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(honour_data, "decompressors", lambda: {"lzo": False, "lz4": True})
+    texts = [each[2] for each in complaints("allow-compression asym\n", "warning")]
+    assert len(texts) == 2
+    assert "no library for lzo" in texts[1]
+
+
+def test_allow_compression_takes_known_words_only() -> None:
+    assert complaints("allow-compression maybe\n")[0][:2] == (LINE, "allow-compression")
+
+
 def test_no_cipher_left_is_an_error() -> None:
-    assert complaints("data-ciphers BF-CBC:DES-CBC\n")[0][:2] == (LINE, "data-ciphers")
+    assert complaints("data-ciphers RC2-CBC:DES-CBC\n")[0][:2] == (LINE, "data-ciphers")
 
 
 @pytest.mark.parametrize(("written", "digest"), [("SHA256", "SHA256"), ("sha1", "SHA1"), ("RSA-SHA512", "SHA512")])
