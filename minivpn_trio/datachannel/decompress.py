@@ -13,7 +13,6 @@ byte that prolongs it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 from ..errors import DropReason, ProtocolError
 
