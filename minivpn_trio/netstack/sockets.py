@@ -57,6 +57,7 @@ _NO_DESCRIPTOR = 0x7FFFFFFF
 
 _LEVEL_TCP = stdlib.IPPROTO_TCP
 
+_V6ONLY = (stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY)
 _KEEPALIVE = (stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE)
 _KEEPIDLE = (_LEVEL_TCP, getattr(stdlib, "TCP_KEEPIDLE", 4))
 #: Seconds, as Linux has it (tcp(7)).
@@ -73,7 +74,7 @@ _DEFAULTS: dict[tuple[int, int], int] = {
     (_LEVEL_TCP, stdlib.TCP_NODELAY): 1,
     (stdlib.IPPROTO_IP, stdlib.IP_TTL): 64,
     (stdlib.IPPROTO_IP, stdlib.IP_TOS): 0,
-    (stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY): 1,
+    _V6ONLY: 1,
     (stdlib.IPPROTO_IPV6, stdlib.IPV6_UNICAST_HOPS): 64,
 }
 for _name in ("TCP_NOTSENT_LOWAT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT", "TCP_QUICKACK"):
@@ -294,7 +295,9 @@ class TunSocket(trio.socket.SocketType):
         if self._bound is not None or self._connection is not None or self._endpoint is not None:
             raise _os_error(errno.EINVAL)
         if self._type == stdlib.SOCK_DGRAM:
-            self._open_endpoint((local[0] or self._own_address(errno.EADDRNOTAVAIL), local[1]))
+            self._open_endpoint((self._any(local[0]), local[1]))
+        elif local[0] is not None and not self._pump.stack.is_own(local[0]):
+            raise _os_error(errno.EADDRNOTAVAIL)
         self._bound = local
 
     def listen(self, backlog: int = 128) -> None:
@@ -306,9 +309,10 @@ class TunSocket(trio.socket.SocketType):
             raise _os_error(errno.EINVAL)
         if self._listener is None:
             host, port = self._bound or (None, 0)
-            local = (host or self._own_address(errno.EADDRNOTAVAIL), port)
             stack = self._pump.stack
-            self._listener = self._pump.run(stack.listen_tcp, local, trio.current_time(), min(max(backlog, 1), 128))
+            self._listener = self._pump.run(
+                stack.listen_tcp, (self._any(host), port), trio.current_time(), min(max(backlog, 1), 128)
+            )
             self._listener.on_change = self._on_change
 
     async def accept(self) -> tuple[trio.socket.SocketType, Any]:
@@ -355,7 +359,7 @@ class TunSocket(trio.socket.SocketType):
         local = None
         if self._bound is not None:
             own, own_port = self._bound
-            local = (own or self._own_address(errno.ENETUNREACH), own_port)
+            local = (own or b"", own_port)
         try:
             connection = self._pump.run(self._pump.stack.connect_tcp, (host, port), trio.current_time(), local)
             self._adopt(connection)
@@ -377,8 +381,7 @@ class TunSocket(trio.socket.SocketType):
         self, local: tuple[Address | None, int] | None = None, remote: tuple[Address, int] | None = None
     ) -> UdpEndpoint:
         if self._endpoint is None:
-            local = local or (self._own_address(errno.ENETUNREACH), 0)
-            self._endpoint = self._pump.stack.open_udp(local, remote)
+            self._endpoint = self._pump.stack.open_udp(local or (self._any(None), 0), remote)
             self._endpoint.on_change = self._on_change
             self._endpoint.ttl = self._ttl()
         return self._endpoint
@@ -605,13 +608,13 @@ class TunSocket(trio.socket.SocketType):
             raise _os_error(errno.ENOTCONN)
         return connection
 
-    def _own_address(self, otherwise: int) -> Address:
-        """The tunnel's address of our family; what a wildcard stands for, so that a port of each family is its own."""
-        width = 4 if self._family == stdlib.AF_INET else 16
-        for address in self._pump.stack.addresses:
-            if len(address) == width:
-                return address
-        raise _os_error(otherwise)
+    def _any(self, address: Address | None) -> Address | None:
+        """``address``, or what stands for all of ours: zeros of our family, None where IPv6 takes IPv4 along."""
+        if address is not None:
+            return address
+        if self._family == stdlib.AF_INET:
+            return bytes(4)
+        return bytes(16) if self._options.get(_V6ONLY, 1) else None
 
     def _take_error(self) -> int:
         source = self._connection or self._endpoint
@@ -627,6 +630,8 @@ class TunSocket(trio.socket.SocketType):
         address, port = end
         if self._family == stdlib.AF_INET:
             return str(ipaddress.IPv4Address(address or 0)), port
+        if address is not None and len(address) == 4:
+            return f"::ffff:{ipaddress.IPv4Address(address)}", port, 0, 0
         return str(ipaddress.IPv6Address(address or 0)), port, 0, 0
 
     async def _numeric(self, address: Any, *, local: bool) -> tuple[Address | None, int]:
@@ -652,6 +657,10 @@ class TunSocket(trio.socket.SocketType):
             ip = ipaddress.ip_address(found[0][4][0])
         if ip.version != (4 if ipv4 else 6):
             raise _os_error(errno.EAFNOSUPPORT)
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            if self._options.get(_V6ONLY, 1):
+                raise _os_error(errno.ENETUNREACH)
+            ip = ip.ipv4_mapped
         if local and ip.is_unspecified:
             return None, port
         return ip.packed, port

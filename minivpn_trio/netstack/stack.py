@@ -1,5 +1,10 @@
 """The TCP/IP stack: which packet belongs to whom, addresses, ports, timers, budgets. Sans-IO.
 
+Packets to our own addresses, 127.0.0.1 and ::1 among them, never leave: they
+wait in a queue and are taken in again at the next ``handle_timeout``, which is
+due at once. What arrives from the tunnel in the name of one of our own addresses is dropped,
+so nobody out there takes part in what is local.
+
 A burst goes in, is sorted by connection, each connection takes its share in
 one loop (tcp/fastpath.py), and then each one touched flushes once: one ACK a
 burst. What is not a plain segment of a known connection takes the slow path: scapy
@@ -21,6 +26,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from struct import error as StructError
+from typing import TypeVar
 
 from ..config.tunnel_info import TunnelInfo
 from ..errors import DropReason, ProtocolError
@@ -43,13 +49,17 @@ from .timers import TimerHeap
 from .udp import UdpEndpoint, read_udp
 from .wire import IPV4_START, KEY4, KEY6
 
-__all__ = ["Limits", "Stack"]
+__all__ = ["Limits", "Stack", "is_loopback"]
 
 _TCP, _UDP = 6, 17
 _FRAGMENTED = 0x3FFF
 _HEADERS4, _HEADERS6 = 40, 60
 #: What an ICMP error quotes of the packet that caused it (RFC 1812, 4.3.2.3).
 _QUOTE = 548
+
+_LOOPBACK = {4: bytes((127, 0, 0, 1)), 16: bytes(15) + b"\1"}
+#: Looped packets taken in at a time, so that a local transfer holds nobody up.
+_LOOP_BURST = 64
 
 Endpoint = tuple[Address, int]
 
@@ -66,6 +76,8 @@ class Limits:
     output_data: int = 192
     #: Receive buffers may grow by so much together, beyond what each starts with.
     receive_growth: int = 64 * 1024 * 1024
+    #: What all UDP sockets together may have queued.
+    datagrams: int = 16 * 1024 * 1024
     #: RSTs, ICMP errors and echo replies a second, each kind on its own.
     answers_per_second: int = 100
 
@@ -137,9 +149,13 @@ class Stack:
         self._timers: TimerHeap[TcpConnection] = TimerHeap()
 
         self._output: deque[bytes] = deque()
+        #: Packets from us to us, and the connections between our own addresses that the fast path knows.
+        self._looped: deque[bytes] = deque()
+        self._fast_local: dict[bytes, TcpConnection] = {}
+        self._looping = False
         #: Connections with data to send and no room in ``_output``.
         self._starved: dict[TcpConnection, None] = {}
-        self._grown = 0
+        self._grown = self._queued_datagrams = 0
         rate = self.limits.answers_per_second
         self._resets, self._errors, self._echoes = (_Allowance(rate, now) for _ in range(3))
 
@@ -152,7 +168,7 @@ class Stack:
         """Take a burst of IP packets. Never raises for what is in them."""
         self._now = now
         self._packets_in += len(burst)
-        find, start = self._fast.get, IPV4_START.unpack_from
+        find, start = (self._fast_local if self._looping else self._fast).get, IPV4_START.unpack_from
         touched = self._touched
         for packet in burst:
             connection = None
@@ -209,20 +225,25 @@ class Stack:
         parsed = scapy_wire.parse_untrusted(packet)
         if not isinstance(parsed, Fragment):
             return parsed
-        if parsed.dst not in self._addresses:
-            raise ProtocolError(DropReason.BAD_ADDRESS)
+        self._check_addresses(parsed.src, parsed.dst)
         whole = self._fragments.handle_fragment(parsed, now)
         return None if whole is None else scapy_wire.parse_transport_untrusted(whole)
 
     def _dispatch(self, parsed: TcpSegment | UdpDatagram | IcmpMessage, packet: bytes, now: float) -> None:
-        if parsed.dst not in self._addresses or not _is_host(parsed.src) or parsed.src in self._addresses:
-            raise ProtocolError(DropReason.BAD_ADDRESS)
+        self._check_addresses(parsed.src, parsed.dst)
         if isinstance(parsed, TcpSegment):
             self._handle_tcp(parsed, now)
         elif isinstance(parsed, UdpDatagram):
             self._handle_udp(parsed, packet, now)
         else:
             self._handle_icmp(parsed, now)
+
+    def _check_addresses(self, src: Address, dst: Address) -> None:
+        """Drop what is not to us, or cannot be from there."""
+        if self._looping:
+            return
+        if dst not in self._addresses or not _is_host(src) or src in self._addresses:
+            raise ProtocolError(DropReason.BAD_ADDRESS)
 
     # --- TCP ---
 
@@ -233,7 +254,7 @@ class Stack:
             connection.handle_segment(segment, now)
             self._starved.setdefault(connection)
             return
-        listener = self._listeners.get((segment.dst, segment.dport)) or self._listeners.get((None, segment.dport))
+        listener = _bound_to(self._listeners, segment.dst, segment.dport)
         opens = segment.flags & (SYN | ACK | RST) == SYN
         if key in self._time_wait:
             if not (listener is not None and opens and self._time_wait.gives_way(key, segment)):
@@ -270,7 +291,8 @@ class Stack:
         self.emit(self.build(reset))
 
     def connect_tcp(self, remote: Endpoint, now: float, local: Endpoint | None = None) -> TcpConnection:
-        """SYN now; ``connected`` or ``error`` follow, told by ``on_change``. A local port of 0 is chosen.
+        """SYN now; ``connected`` or ``error`` follow, told by ``on_change``. A local port of 0 is chosen, and an
+        address of zeros.
 
         Raises OSError: ENETUNREACH (no address of that family), EADDRNOTAVAIL, EADDRINUSE, EINVAL, ENOBUFS, or what
         ``fail`` said.
@@ -278,11 +300,15 @@ class Stack:
         self._check_up()
         self._now = now
         address, port = remote
-        if not 0 < port <= 0xFFFF or not _is_host(address):
+        if not 0 < port <= 0xFFFF or not (_is_host(address) or self.is_own(address)):
             raise os_error(errno.EINVAL)
-        own, own_port = local if local is not None else (self.source_for(address), 0)
-        if own not in self._addresses or len(own) != len(address):
+        own, own_port = local if local is not None else (b"", 0)
+        if not any(own):
+            own = self.source_for(address)
+        if not self.is_own(own) or len(own) != len(address):
             raise os_error(errno.EADDRNOTAVAIL)
+        if is_loopback(own) and not self.is_own(address):
+            raise os_error(errno.EINVAL)
         if len(self._connections) >= self.limits.connections:
             raise os_error(errno.ENOBUFS)
 
@@ -291,8 +317,7 @@ class Stack:
             return not (
                 key in self._connections
                 or key in self._time_wait
-                or (own, candidate) in self._listeners
-                or (None, candidate) in self._listeners
+                or _bound_to(self._listeners, own, candidate) is not None
             )
 
         if not own_port:
@@ -307,26 +332,21 @@ class Stack:
         return connection
 
     def listen_tcp(self, local: tuple[Address | None, int], now: float, backlog: int = 128) -> TcpListener:
-        """Passive open at ``local``: an address of ours or None for all, and a port, 0 to have one chosen.
+        """Passive open at ``local``: an address of ours, zeros for all of that family, None for all, and a port,
+        0 to have one chosen.
 
         Raises OSError: EADDRINUSE, EADDRNOTAVAIL, or what ``fail`` said.
         """
         self._check_up()
         address, port = local
-        if address is not None and address not in self._addresses:
-            raise os_error(errno.EADDRNOTAVAIL)
+        self._check_bindable(address)
         if not port:
-            port = self._numbering.port(address or b"", b"", 0, lambda p: not self._listening(address, p)) or 0
-        if not port or self._listening(address, port):
+            port = self._numbering.port(address or b"", b"", 0, lambda p: not _taken(self._listeners, address, p)) or 0
+        if not port or _taken(self._listeners, address, port):
             raise os_error(errno.EADDRINUSE)
         listener = TcpListener((address, port), backlog=backlog, on_close=self._close_listener)
         self._listeners[address, port] = listener
         return listener
-
-    def _listening(self, address: Address | None, port: int) -> bool:
-        if address is None:
-            return any(port == taken for _, taken in self._listeners)
-        return (address, port) in self._listeners or (None, port) in self._listeners
 
     def _close_listener(self, listener: TcpListener, now: float) -> None:
         self._now = now
@@ -355,7 +375,7 @@ class Stack:
 
     def emit(self, packet: bytes) -> bool:
         """Queue a packet; False, counted, when there is no room."""
-        output = self._output
+        output = self._looped if self.is_own(_destination(packet)) else self._output
         if len(output) >= self.limits.output:
             self.drops[DropReason.QUEUE_FULL] += 1
             return False
@@ -365,8 +385,8 @@ class Stack:
         return True
 
     def emit_train(self, packets: list[bytes]) -> None:
-        """Queue packets for which there is ``room``."""
-        output = self._output
+        """Queue packets of one connection, for which there is ``room``."""
+        output = self._looped if self.is_own(_destination(packets[0])) else self._output
         idle = not output
         output.extend(packets)
         if idle and self.on_work is not None:
@@ -374,7 +394,7 @@ class Stack:
 
     def room(self, connection: TcpConnection) -> int:
         """How many packets of data may be queued; if none, ``connection`` is flushed again when there are."""
-        room = self.limits.output_data - len(self._output)
+        room = self.limits.output_data - len(self._output) - len(self._looped)
         if room <= 0:
             self._starved.setdefault(connection)
         return room
@@ -404,7 +424,8 @@ class Stack:
 
     def established(self, connection: TcpConnection) -> None:
         """The fast path may be taken; whoever listens hears of it."""
-        self._fast[connection.key] = connection
+        fast = self._fast_local if self.is_own(connection.remote[0]) else self._fast
+        fast[connection.key] = connection
         listener = self._embryos.pop(connection, None)
         if listener is not None:
             listener.handle_established(connection)
@@ -413,6 +434,7 @@ class Stack:
         """``connection`` is over."""
         self._connections.pop(connection.key, None)
         self._fast.pop(connection.key, None)
+        self._fast_local.pop(connection.key, None)
         listener = self._embryos.pop(connection, None)
         if listener is not None:
             listener.half_open.discard(connection)
@@ -454,47 +476,47 @@ class Stack:
     def bind_udp(
         self, handler: UdpEndpoint, local: tuple[Address | None, int] | None = None, remote: Endpoint | None = None
     ) -> tuple[Address | None, int]:
-        """Register ``handler`` at an address of ours (None: all) and a port (0: chosen); what it was bound to.
+        """Register ``handler`` at an address of ours (zeros: all of that family; None: all) and a port (0: chosen);
+        what it was bound to.
 
         Raises OSError: EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH (no address that reaches ``remote``), ENOBUFS, or
         what ``fail`` said.
         """
         self._check_up()
         address, port = local or (None, 0)
-        if address is not None and address not in self._addresses:
-            raise os_error(errno.EADDRNOTAVAIL)
+        self._check_bindable(address)
         if len(self._udp) >= self.limits.endpoints:
             raise os_error(errno.ENOBUFS)
         if remote is not None:
             source = self.source_for(remote[0])
-            if address is None:
+            if address is None or not any(address):
                 # As connect() of a kernel: bound to the address that reaches the remote.
                 address = source
         if not port:
             other, other_port = remote or (b"", 0)
             port = (
-                self._numbering.port(address or b"", other, other_port, lambda p: not self._udp_bound(address, p)) or 0
+                self._numbering.port(address or b"", other, other_port, lambda p: not _taken(self._udp, address, p))
+                or 0
             )
-        if not port or self._udp_bound(address, port):
+        if not port or _taken(self._udp, address, port):
             raise os_error(errno.EADDRINUSE)
         self._udp[address, port] = handler
         return address, port
-
-    def _udp_bound(self, address: Address | None, port: int) -> bool:
-        if (address, port) in self._udp or (None, port) in self._udp:
-            return True
-        return address is None and any((own, port) in self._udp for own in self._addresses)
 
     def release_udp(self, handler: UdpEndpoint) -> None:
         """Undo ``bind_udp``."""
         if self._udp.get(handler.local) is handler:
             del self._udp[handler.local]
 
-    def _find_udp(self, address: Address, port: int) -> UdpEndpoint | None:
-        return self._udp.get((address, port)) or self._udp.get((None, port))
+    def reserve(self, size: int) -> bool:
+        """Whether ``size`` more bytes of datagrams may be queued; a negative ``size`` gives them back."""
+        if size > 0 and self._queued_datagrams + size > self.limits.datagrams:
+            return False
+        self._queued_datagrams += size
+        return True
 
     def _handle_udp(self, datagram: UdpDatagram, packet: bytes, now: float) -> None:
-        endpoint = self._find_udp(datagram.dst, datagram.dport)
+        endpoint = _bound_to(self._udp, datagram.dst, datagram.dport)
         if endpoint is not None:
             endpoint.handle_datagram(datagram)
         else:
@@ -552,6 +574,8 @@ class Stack:
     def _handle_icmp_error(self, message: IcmpMessage, now: float) -> None:
         """Believed only if the packet that it quotes may be one of ours (RFC 5927)."""
         quote = quote_untrusted(message)
+        if not self._looping and self.is_own(quote.dst):
+            raise ProtocolError(DropReason.BAD_ADDRESS)
         error, mtu = error_of(message), mtu_of(message)
         if quote.protocol == _TCP:
             key = quote.dst + quote.src + quote.dport.to_bytes(2, "big") + quote.sport.to_bytes(2, "big")
@@ -566,15 +590,20 @@ class Stack:
                 connection.handle_icmp_error(error)
             return
         if quote.protocol == _UDP:
-            endpoint = self._find_udp(quote.src, quote.sport)
+            endpoint = _bound_to(self._udp, quote.src, quote.sport)
             if endpoint is None or endpoint.remote not in (None, (quote.dst, quote.dport)):
                 raise ProtocolError(DropReason.NO_SOCKET)
-            if error is not None:
+            if mtu is not None:
+                # The next datagram of that size goes in fragments.
+                self._learn_mtu(quote.dst, mtu, now)
+            elif error is not None:
                 endpoint.handle_error(error)
             return
         pinger = self._icmp.get(quote.sport)
         if pinger is None:
             raise ProtocolError(DropReason.NO_SOCKET)
+        if mtu is not None:
+            self._learn_mtu(quote.dst, mtu, now)
         pinger.handle_message(message)
 
     def _learn_mtu(self, remote: Address, mtu: int, now: float) -> None:
@@ -606,6 +635,8 @@ class Stack:
 
     def next_timeout(self) -> float | None:
         """When ``handle_timeout`` is due; None: not before something happens."""
+        if self._looped:
+            return self._now
         earliest = self._timers.next_timeout()
         for other in (self._time_wait.next_timeout(), self._fragments.next_timeout()):
             if other is not None and other < earliest:
@@ -615,6 +646,8 @@ class Stack:
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Calling it too early does nothing."""
         self._now = now
+        if self._looped:
+            self._take_looped(now)
         for connection in self._timers.take_due(now):
             connection.handle_timeout(now)
             # Also where the timeout changed nothing: every deadline must be in the heap.
@@ -623,6 +656,15 @@ class Stack:
         self._time_wait.handle_timeout(now)
         self._fragments.handle_timeout(now)
         self._finish(now)
+
+    def _take_looped(self, now: float) -> None:
+        looped = self._looped
+        burst = [looped.popleft() for _ in range(min(len(looped), _LOOP_BURST))]
+        self._looping = True
+        try:
+            self.handle_packets(burst, now)
+        finally:
+            self._looping = False
 
     # --- the tunnel ---
 
@@ -637,13 +679,14 @@ class Stack:
         self._path_mtus.clear()
         gone = os_error(errno.EADDRNOTAVAIL)
         for connection in list(self._connections.values()):
-            if connection.local[0] not in self._addresses:
+            if not self.is_own(connection.local[0]):
                 connection.fail(gone)
                 self._starved.setdefault(connection)
             else:
                 connection.set_path_mss(self.mss_to(connection.remote[0]))
         for endpoint in list(self._udp.values()):
-            if endpoint.local[0] is not None and endpoint.local[0] not in self._addresses:
+            address = endpoint.local[0]
+            if address is not None and any(address) and not self.is_own(address):
                 endpoint.handle_error(os_error(errno.ENETDOWN))
         self._finish(now)
 
@@ -664,6 +707,7 @@ class Stack:
         self._icmp.clear()
         self._time_wait.clear()
         self._output.clear()
+        self._looped.clear()
         self._finish(self._now)
 
     def _check_up(self) -> None:
@@ -674,11 +718,23 @@ class Stack:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Ours, packed."""
+        """Ours, packed; without the loopback ones."""
         return self._addresses
+
+    def is_own(self, address: Address) -> bool:
+        """Whether packets to ``address`` stay here."""
+        return address in self._addresses or is_loopback(address)
+
+    def _check_bindable(self, address: Address | None) -> None:
+        if address is not None and any(address) and not self.is_own(address):
+            raise os_error(errno.EADDRNOTAVAIL)
 
     def source_for(self, remote: Address) -> Address:
         """Our address for talking to ``remote``. Raises OSError(ENETUNREACH) if there is none of that family."""
+        if remote in self._addresses:
+            return remote
+        if is_loopback(remote):
+            return _LOOPBACK[len(remote)]
         for address in self._addresses:
             if len(address) == len(remote):
                 return address
@@ -723,3 +779,32 @@ def _is_host(address: Address) -> bool:
     if len(address) == 4:
         return 0 < address[0] < 224 and address[0] != 127
     return address[0] != 0xFF and any(address[:15])
+
+
+def is_loopback(address: Address) -> bool:
+    """127.0.0.0/8 and ::1."""
+    return address[0] == 127 if len(address) == 4 else address == _LOOPBACK[16]
+
+
+def _destination(packet: bytes) -> Address:
+    return packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
+
+
+T = TypeVar("T")
+Ports = dict[tuple[Address | None, int], T]
+
+
+def _bound_to(ports: Ports[T], address: Address, port: int) -> T | None:
+    """Who gets what arrives for ``address`` and ``port``: the most specific one."""
+    return ports.get((address, port)) or ports.get((bytes(len(address)), port)) or ports.get((None, port))
+
+
+def _taken(ports: Ports[T], address: Address | None, port: int) -> bool:
+    """Whether somebody has ``port`` at an address that overlaps with ``address``."""
+    if (address, port) in ports or (None, port) in ports:
+        return True
+    if address is None:
+        return any(port == taken for _, taken in ports)
+    if any(address):
+        return (bytes(len(address)), port) in ports
+    return any(port == taken and other is not None and len(other) == len(address) for other, taken in ports)

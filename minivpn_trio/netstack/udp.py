@@ -2,8 +2,8 @@
 
 An endpoint is bound to a local address (or any of ours) and port, and may be
 connected to one remote, from which alone it then hears. Its receive queue is
-bounded in datagrams and bytes and drops the newest when full, as a kernel's
-does. What is larger than the tunnel's packets is sent in fragments.
+bounded in datagrams and bytes, for itself and together with all others, and
+drops the newest when full, as a kernel's does. What is larger than the tunnel's packets is sent in fragments.
 
 Errors that arrive by ICMP are reported once, by the next call (as SO_ERROR
 is), and only if the endpoint is connected; the loss of the tunnel is reported
@@ -43,6 +43,7 @@ _READ4, _READ6 = Struct("!4s4sHHHH"), Struct("!16s16sHHHH")
 _MIN4, _MIN6 = 28, 48
 _DONT_FRAGMENT = 0x4000
 _PROTOCOL = 17
+_LOOPBACK6 = bytes(15) + b"\1"
 
 
 class UdpStack(Protocol):
@@ -60,6 +61,14 @@ class UdpStack(Protocol):
 
     def source_for(self, remote: Address) -> Address:
         """Our address for talking to ``remote``. Raises OSError."""
+        ...
+
+    def is_own(self, address: Address) -> bool:
+        """Whether ``address`` is one of ours."""
+        ...
+
+    def reserve(self, size: int) -> bool:
+        """Whether ``size`` more bytes may be queued; a negative ``size`` gives them back."""
         ...
 
     def mtu_to(self, remote: Address) -> int:
@@ -134,7 +143,7 @@ def read_udp(packet: bytes) -> UdpDatagram | None:
 class UdpEndpoint:
     """One UDP port, bound by construction.
 
-    ``local`` (None: any address, a random port) and ``remote`` are as for
+    ``local`` (None: any address, a random port; an address of zeros: any of that family) and ``remote`` are as for
     ``UdpStack.bind_udp``, whose OSErrors are raised here. ``on_change``, if
     set, is called when the endpoint becomes readable or fails.
     """
@@ -178,14 +187,14 @@ class UdpEndpoint:
         self.remote = remote
         if remote is not None:
             self._queue = deque(item for item in self._queue if item[1] == remote)
-            self._queued_bytes = sum(len(payload) + _OVERHEAD for payload, _ in self._queue)
+            self._charge(sum(len(payload) + _OVERHEAD for payload, _ in self._queue) - self._queued_bytes)
 
     def sendto(self, payload: bytes, remote: Remote | None = None) -> int:
         """Send one datagram to ``remote``, by default the connected one; the number of payload bytes.
 
         Raises OSError: EDESTADDRREQ, EMSGSIZE (more than UDP can carry),
-        EINVAL (no such port), ENETUNREACH or EAFNOSUPPORT (no address of that
-        family), EBADF after closing, or a pending error.
+        EINVAL (no such port, or out of the tunnel from a loopback address),
+        ENETUNREACH or EAFNOSUPPORT (no address of that family), EBADF after closing, or a pending error.
         """
         self.raise_pending()
         remote = remote or self.remote
@@ -197,7 +206,10 @@ class UdpEndpoint:
         own = self.local[0]
         if own is not None and len(own) != len(address):
             raise _os_error(errno.EAFNOSUPPORT)
-        own = own or self._stack.source_for(address)
+        if own is None or not any(own):
+            own = self._stack.source_for(address)
+        elif (own[0] == 127 if len(own) == 4 else own == _LOOPBACK6) and not self._stack.is_own(address):
+            raise _os_error(errno.EINVAL)
         network_header = 20 if len(address) == 4 else 40
         if len(payload) > 65535 - _UDP_HEADER - (20 if len(address) == 4 else 0):
             raise _os_error(errno.EMSGSIZE)
@@ -214,7 +226,7 @@ class UdpEndpoint:
         """The oldest queued datagram and its sender, or None. Raises OSError if an error is pending."""
         if self._queue:
             payload, remote = self._queue.popleft()
-            self._queued_bytes -= len(payload) + _OVERHEAD
+            self._charge(-len(payload) - _OVERHEAD)
             return payload, remote
         self.raise_pending()
         return None
@@ -240,11 +252,11 @@ class UdpEndpoint:
             self.drops[DropReason.NO_SOCKET] += 1
             return
         cost = len(datagram.payload) + _OVERHEAD
-        if len(self._queue) >= self._max_queued or self._queued_bytes + cost > self._max_queued_bytes:
+        full = len(self._queue) >= self._max_queued or self._queued_bytes + cost > self._max_queued_bytes
+        if full or not self._charge(cost):
             self.drops[DropReason.QUEUE_FULL] += 1
             return
         self._queue.append((bytes(datagram.payload), remote))
-        self._queued_bytes += cost
         self._changed()
 
     def handle_error(self, error: OSError) -> None:
@@ -265,9 +277,15 @@ class UdpEndpoint:
             return
         self.closed = True
         self._queue.clear()
-        self._queued_bytes = 0
+        self._charge(-self._queued_bytes)
         self._stack.release_udp(self)
         self._changed()
+
+    def _charge(self, cost: int) -> bool:
+        if not self._stack.reserve(cost):
+            return False
+        self._queued_bytes += cost
+        return True
 
     def _changed(self) -> None:
         if self.on_change is not None:

@@ -22,6 +22,7 @@ class NoteTaker:
 
     def __init__(self, mtu: int = 1400) -> None:
         self.mtu = mtu
+        self.reserved = 0
         self.sent: list[bytes] = []
         self.released: list[UdpEndpoint] = []
 
@@ -35,6 +36,13 @@ class NoteTaker:
 
     def source_for(self, remote: Address) -> Address:
         return A4 if len(remote) == 4 else A6
+
+    def is_own(self, address: Address) -> bool:
+        return address in (A4, A6) or address[0] == 127
+
+    def reserve(self, size: int) -> bool:
+        self.reserved += size
+        return self.reserved <= 1 << 20
 
     def mtu_to(self, remote: Address) -> int:
         return self.mtu
