@@ -18,12 +18,13 @@ import os
 import socket as stdlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Protocol, Self
 
 import trio
 
+from .ambient import entered
 from .background import in_background
 from .client import open_client
 from .config.model import Credentials, TunnelConfig
@@ -220,6 +221,23 @@ class TunDialer:
 
     def _socket(self, family: int, type: int, proto: int = 0) -> TunSocket:
         return TunSocket(self._pump, family, type, proto, resolve=self.getaddrinfo)
+
+    @contextmanager
+    def as_trio_sockets(self) -> Iterator[Self]:
+        """Inside the block Trio's own functions work through the tunnel, for code that knows nothing of it.
+
+            with dialer.as_trio_sockets():
+                await trio.serve_tcp(handler, 80)             # listens inside the tunnel
+                async with httpx.AsyncClient() as client: ... # any library that is built on Trio's sockets
+
+        That is ``trio.socket.socket``, ``getaddrinfo`` and ``getnameinfo``, and so ``trio.open_tcp_stream``,
+        ``open_tcp_listeners``, ``serve_tcp`` and ``open_ssl_over_tcp_stream``. It holds for this task and those
+        that it starts in the block, for as long as they live; not for other tasks, nor for sockets that somebody makes
+        by Python's ``socket`` module. Blocks of several dialers may be nested; the innermost counts. Unix
+        sockets stay the machine's. When the tunnel is gone, everything fails; nothing falls back.
+        """
+        with entered(self):
+            yield self
 
     # --- ping --------------------------------------------------------------------------------------------------------
 
