@@ -86,12 +86,13 @@ def mss_limits(config: TunnelConfig, around: Encapsulation, *, tun_mtu: int) -> 
     None: mssfix is off, only the MTU limits. The three forms of ``mssfix``
     count differently: with ``mtu`` the outer headers too, with ``fixed`` only
     the inner packet, with neither the datagram's payload. Unset, ``fragment``'s
-    value is taken, or 1492 with ``mtu`` for the default MTU, or the MTU itself.
+    value is taken, always with ``mtu`` (which openvpn may not have meant, but
+    both ends should agree), or 1492 with ``mtu`` for the default MTU, or the MTU itself.
     """
     size, outer, fixed = config.mssfix, config.mssfix_mtu, config.mssfix_fixed
     if size is None:
         if config.fragment is not None:
-            size, outer = config.fragment, config.fragment_mtu
+            size, outer = config.fragment, True
         elif config.tun_mtu == DEFAULT_TUN_MTU:
             size, outer = DEFAULT_MSSFIX, True
         else:

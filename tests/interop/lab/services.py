@@ -11,6 +11,7 @@ port        what it does
 9      TCP  discard; at end of input sends the count of bytes in ASCII and closes
 19     TCP  chargen: PATTERN until the peer goes
 20     TCP  reset: reads one byte, then resets the connection
+21     TCP  mss: sends in ASCII the longest segment that the peer's SYN allowed, without options, and closes
 7      UDP  echo
 53     both DNS for ``lab``: web, big (truncated over UDP), anything else is NXDOMAIN
 ====== ==== =====================================================================================
@@ -127,6 +128,14 @@ class Reset(Stream):
         sock.close()
 
 
+class Mss(Stream):
+    def serve(self, sock: socket.socket) -> None:
+        # The kernel's figure leaves room for timestamps where both ends use them (TCPI_OPT_TIMESTAMPS).
+        options = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5]
+        mss = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) + (12 if options & 1 else 0)
+        sock.sendall(str(mss).encode())
+
+
 class UDPEcho(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         data, sock = self.request
@@ -211,7 +220,7 @@ def main() -> None:
     context.load_cert_chain(sys.argv[1], sys.argv[2])
     https.socket = context.wrap_socket(https.socket, server_side=True, do_handshake_on_connect=False)
     servers: list[socketserver.BaseServer] = [HTTPServer(("::", 80), Handler), https]
-    for port, handler in ((7, Echo), (9, Discard), (19, Chargen), (20, Reset), (53, DNSOverTCP)):
+    for port, handler in ((7, Echo), (9, Discard), (19, Chargen), (20, Reset), (21, Mss), (53, DNSOverTCP)):
         servers.append(TCPServer(("::", port), handler))
     for port, datagram_handler in ((7, UDPEcho), (53, DNSOverUDP)):
         servers.append(UDPServer(("::", port), datagram_handler))

@@ -78,7 +78,7 @@ def test_cbc_fills_its_blocks_and_no_more(cipher: str, auth: str, size: int, com
         ({"mssfix": 1450, "mssfix_fixed": True}, 1500, (1410, 1390)),
         ({"tun_mtu": 1400}, 1400, (1360, 1340)),
         ({"tun_mtu": 9000}, 9000, (8960, 8940)),
-        ({"fragment": 1300}, 1500, (1300 - 24 - 40, 1300 - 24 - 60)),
+        ({"fragment": 1300}, 1500, (1300 - 28 - 24 - 40, 1300 - 28 - 24 - 60)),
         ({"fragment": 1300, "fragment_mtu": True}, 1500, (1300 - 28 - 24 - 40, 1300 - 28 - 24 - 60)),
         ({"mssfix": 1}, 1500, (88, 88)),
         ({}, 1280, (1240, 1220)),
@@ -90,7 +90,7 @@ def test_forms_of_mssfix(change: dict[str, int], tun_mtu: int, limits: tuple[int
 
 def test_the_fragment_header_counts() -> None:
     config = replace(CONFIG, fragment=1300)
-    assert mss_limits(config, replace(GCM, has_fragment=True), tun_mtu=1500)[0] == 1300 - 24 - 4 - 40
+    assert mss_limits(config, replace(GCM, has_fragment=True), tun_mtu=1500)[0] == 1300 - 28 - 24 - 4 - 40
     assert fragment_limit(config, GCM) == 1300
     assert fragment_limit(replace(config, fragment_mtu=True), replace(GCM, outer_ipv6=True)) == 1252
     assert fragment_limit(CONFIG, GCM) is None
