@@ -12,7 +12,7 @@ from functools import partial
 
 import trio
 
-from .challenge import Challenge
+from .challenge import Challenge, ChallengeKind
 from .config.model import TunnelConfig
 from .config.tunnel_info import TunnelInfo
 from .controlchannel import worker as controlchannel_worker
@@ -237,10 +237,12 @@ class Connection:
             self._transport.established()
         self._emit(event)
         if isinstance(event, Challenged) and self._on_challenge is not None and self._nursery is not None:
-            # The latest question counts: whoever still thinks about an earlier one need not.
-            self._answering.cancel()
-            self._answering = trio.CancelScope()
-            self._nursery.start_soon(self._put_to, self._on_challenge, event.challenge, pipes, self._answering)
+            scope = trio.CancelScope()
+            if event.challenge.kind is not ChallengeKind.WEB:
+                # The latest question counts: whoever still thinks about an earlier one need not.
+                self._answering.cancel()
+                self._answering = scope
+            self._nursery.start_soon(self._put_to, self._on_challenge, event.challenge, pipes, scope)
 
     async def _put_to(
         self, on_challenge: OnChallenge, challenge: Challenge, pipes: Pipes, scope: trio.CancelScope

@@ -13,6 +13,7 @@ import trio
 from ..dialer import TunDialer, open_tun_dialer
 from ..errors import HandshakeTimeout, MiniVPNError, Stage
 from ..integrations.httpcore import TunnelTransport
+from .prompts import terminal_challenges
 from .tunnel import ConnectingStatus, load_settings, run, tunnel_options
 
 __all__ = ["fetch"]
@@ -44,7 +45,9 @@ def fetch(
         status = ConnectingStatus()
         try:
             with trio.move_on_after(timeout or math.inf) as connecting:
-                async with open_tun_dialer(config, on_event=status.on_event) as dialer:
+                async with open_tun_dialer(
+                    config, on_event=status.on_event, on_challenge=terminal_challenges(status.paused)
+                ) as dialer:
                     connecting.deadline = math.inf
                     await download(dialer, url, output or sys.stdout.buffer, status)
             if connecting.cancelled_caught:

@@ -11,6 +11,7 @@ import trio
 
 from ..dialer import TunDialer, open_tun_dialer
 from ..errors import HandshakeTimeout, MiniVPNError, Stage
+from .prompts import terminal_challenges
 from .tunnel import ConnectingStatus, load_settings, run, tunnel_options
 
 __all__ = ["ping"]
@@ -76,7 +77,9 @@ def ping(
         status = ConnectingStatus(quiet=as_json)
         try:
             with trio.move_on_after(timeout or math.inf) as connecting:
-                async with open_tun_dialer(config, on_event=status.on_event) as dialer:
+                async with open_tun_dialer(
+                    config, on_event=status.on_event, on_challenge=terminal_challenges(status.paused)
+                ) as dialer:
                     connecting.deadline = math.inf
                     await ping_host(dialer, host, tally, count, interval, as_json)
             if connecting.cancelled_caught:

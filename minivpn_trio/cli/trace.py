@@ -14,6 +14,7 @@ from ..config.model import Remote, TunnelConfig
 from ..errors import ConnectError, HandshakeTimeout, Stage
 from ..events import DialDone, DialStarted, Event, Ready
 from ..trace_sinks import ArchivalTracer
+from .prompts import terminal_challenges
 from .tunnel import load_settings, run, tunnel_options
 
 __all__ = ["trace"]
@@ -42,7 +43,9 @@ def trace(profile: str, credentials_file: str | None, timeout: float | None, out
     async def main() -> None:
         handshake.began = trio.current_time()
         with trio.move_on_after(timeout or math.inf) as scope:
-            async with open_client(config, on_event=handshake.on_event, tracer=tracer):
+            async with open_client(
+                config, on_event=handshake.on_event, tracer=tracer, on_challenge=terminal_challenges()
+            ):
                 scope.deadline = math.inf
         if scope.cancelled_caught:
             raise HandshakeTimeout(f"no tunnel within {timeout:g} s", stage=Stage.DIAL)

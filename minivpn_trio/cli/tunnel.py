@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 import trio
 
-from ..config.model import TunnelConfig
+from ..config.model import Credentials, TunnelConfig
 from ..config.ovpn import load_config
 from ..errors import ConfigError
 from ..events import (
+    AuthPending,
     DialDone,
     DialStarted,
     Event,
@@ -64,20 +66,18 @@ def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 
 def load_settings(profile: str, credentials_file: str | None) -> TunnelConfig:
-    """The profile as a TunnelConfig with credentials. Raises ConfigError. May ask on the terminal."""
-    config = load_config(profile)
-    if credentials_file is not None:
-        username, password = read_credentials(credentials_file)
-        config = config.with_credentials(username, password)
-    if config.needs_credentials and config.credentials is None:
-        if not sys.stdin.isatty():
-            raise ConfigError(
-                "a user name and a password are needed: give --auth-user-pass FILE",
-                file=profile,
-                directive="auth-user-pass",
-            )
-        username = click.prompt("User name", err=True)
-        config = config.with_credentials(username, click.prompt("Password", hide_input=True, err=True))
+    """The profile as a TunnelConfig with the credentials of the file. Raises ConfigError.
+
+    What is still missing is asked for when it is needed (prompts.py), if there is a terminal.
+    """
+    credentials = None if credentials_file is None else Credentials(*read_credentials(credentials_file))
+    config = load_config(profile, credentials=credentials)
+    if config.needs_credentials and config.credentials is None and not sys.stdin.isatty():
+        raise ConfigError(
+            "a user name and a password are needed: give --auth-user-pass FILE",
+            file=profile,
+            directive="auth-user-pass",
+        )
     return config
 
 
@@ -117,6 +117,17 @@ class ConnectingStatus:
         if text:
             self._status.update(text)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No spinner while somebody types."""
+        if self._status is not None:
+            self._status.stop()
+        try:
+            yield
+        finally:
+            if self._status is not None:
+                self._status.start()
+
     def stop(self) -> None:
         """Take the spinner away. Idempotent."""
         if self._status is not None:
@@ -131,6 +142,8 @@ def stage_text(event: Event) -> str | None:
             return f"Dialling {event.host} port {event.port} ({event.proto})"
         case DialDone():
             return f"Waiting for {event.host}"
+        case AuthPending():
+            return "Waiting for the login to be confirmed"
         case ResetDone():
             return "TLS handshake"
         case TLSHandshakeDone():

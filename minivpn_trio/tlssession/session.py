@@ -307,7 +307,7 @@ class TlsSession(SessionMachine):
         timeout = patience if message.timeout is None else min(message.timeout, patience)
         since = key.established if key.established is not None else now
         key.deadline = max(key.deadline, since + timeout)
-        self._pending_until = key.deadline
+        self._pending_until = since + timeout
         self._emit(AuthPending(time=now, timeout=timeout))
 
     def _on_question(self, key: KeyState, message: TextChallengeMessage | WebAuthMessage, now: float) -> None:

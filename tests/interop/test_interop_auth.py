@@ -1,0 +1,685 @@
+"""Logging in at the real server: where passwords come from, challenges, second factors, tokens, refusals."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
+
+from minivpn_trio import AuthFailed, Challenge, ChallengeKind, ConfigError, Credentials, open_tun_dialer
+from minivpn_trio.config.ovpn import load_config
+from minivpn_trio.errors import AuthFailedTemporarily, HandshakeTimeout
+from minivpn_trio.events import AuthPending, Challenged, Closed, Ready, Reconnecting, Rekeyed, Warned
+from tests.interop.exchanges import EventLog, everyday
+from tests.interop.lab.lab import TUN_IPV4
+from tests.interop.lab.management import MANAGED, Management, managed
+from tests.interop.lab.openvpn import PASSWORD, USERNAME
+
+ALICE = Credentials(USERNAME, PASSWORD)
+ASKS = ("auth-user-pass",)
+
+
+@dataclass
+class Answers:
+    """An ``on_challenge`` that has its answers ready, by kind and in order."""
+
+    ready: dict[ChallengeKind, list[Credentials | str | None]]
+    asked: list[Challenge] = field(default_factory=list)
+
+    async def __call__(self, challenge: Challenge) -> Credentials | str | None:
+        self.asked.append(challenge)
+        await trio.lowlevel.checkpoint()
+        left = self.ready.get(challenge.kind, [])
+        return left.pop(0) if left else None
+
+    @property
+    def kinds(self) -> list[ChallengeKind]:
+        return [challenge.kind for challenge in self.asked]
+
+
+def answers(**ready: Credentials | str | list[Credentials | str | None] | None) -> Answers:
+    return Answers(
+        {ChallengeKind[name.upper()]: given if isinstance(given, list) else [given] for name, given in ready.items()}
+    )
+
+
+@asynccontextmanager
+async def deciding(server, decide: Callable[[Management], Awaitable[object]]) -> AsyncIterator[Management]:
+    """``decide`` speaks for the server's operator meanwhile."""
+    async with managed(server.folder) as management, trio.open_nursery() as nursery:
+        nursery.start_soon(decide, management)
+        yield management
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def managed_server(start_server):
+    """A server that lets in whom the test lets in."""
+
+    def start(*extra: str, **options):
+        return start_server(extra=(*MANAGED, *extra), **options)
+
+    return start
+
+
+async def refused(profile, kind, *, seconds: float = 10, **arguments):
+    with trio.fail_after(seconds), pytest.raises(kind) as caught:
+        async with open_tun_dialer(profile, **arguments):
+            pytest.fail("the tunnel came up")
+    return caught.value
+
+
+@asynccontextmanager
+async def tunnel(profile, *, seconds: float = 15, **arguments):
+    with trio.fail_after(seconds) as connecting:
+        async with open_tun_dialer(profile, **arguments) as dialer:
+            connecting.deadline = float("inf")
+            yield dialer
+
+
+async def reaches(dialer) -> bool:
+    with trio.fail_after(10):
+        return await dialer.ping(TUN_IPV4) > 0
+
+
+# -- where a password comes from
+
+
+@pytest.mark.parametrize("source", ["argument", "file", "inline", "user name in the file", "callback", "config"])
+async def test_password_from(start_server, source) -> None:
+    server = start_server(user_pass=True, client_cert=False)
+    asked = answers(credentials=ALICE)
+    arguments: dict[str, object] = {}
+    file = None
+    if source == "file":
+        file = server.password_file()
+    elif source == "user name in the file":
+        file = server.folder / "name.txt"
+        file.write_text(f"{USERNAME}\n")
+    profile = server.profile_file(credentials_file=file)
+    if source == "inline":
+        text = server.profile().replace(
+            "\nauth-user-pass\n", f"\n<auth-user-pass>\n{USERNAME}\n{PASSWORD}\n</auth-user-pass>\n"
+        )
+        profile.write_text(text)
+    elif source == "argument":
+        arguments["credentials"] = ALICE
+    elif source in ("callback", "user name in the file"):
+        arguments["on_challenge"] = asked
+    elif source == "config":
+        profile = load_config(profile).with_credentials(USERNAME, PASSWORD)
+    async with tunnel(profile, **arguments) as dialer:
+        assert await reaches(dialer)
+    if "on_challenge" in arguments:
+        assert asked.kinds == [ChallengeKind.CREDENTIALS]
+        assert asked.asked[0].username == (USERNAME if file is not None else None)
+
+
+async def test_nobody_to_ask(start_server) -> None:
+    server = start_server(user_pass=True)
+    error = await refused(server.profile_file(), ConfigError)
+    assert error.directive == "auth-user-pass"
+    error = await refused(server.profile_file(), ConfigError, on_challenge=answers(credentials=None))
+    assert error.directive == "auth-user-pass"
+    assert "TLS: Initial packet" not in server.log, "it was dialled before the password was there"
+
+
+# -- challenges
+
+
+@pytest.mark.parametrize(("flag", "echo"), [("1", True), ("0", False)])
+async def test_static_challenge(managed_server, flag, echo) -> None:
+    server = managed_server()
+    profile = server.profile_file(extra=(*ASKS, f'static-challenge "Your one-time password" {flag}'))
+    seen = []
+
+    async def decide(management: Management) -> None:
+        request = await management.next("CONNECT")
+        seen.append(request.static_challenge)
+        await management.admit(request)
+
+    asked = answers(credentials=Credentials("alice", "pa:ss w\u00f6rd"), static="12 34\u00df")
+    async with deciding(server, decide), tunnel(profile, on_challenge=asked) as dialer:
+        assert await reaches(dialer)
+    assert seen == [("pa:ss w\u00f6rd", "12 34\u00df")]
+    assert asked.kinds == [ChallengeKind.CREDENTIALS, ChallengeKind.STATIC]
+    assert (asked.asked[1].text, asked.asked[1].echo) == ("Your one-time password", echo)
+
+
+async def test_static_challenge_without_anybody(managed_server) -> None:
+    profile = managed_server().profile_file(extra=(*ASKS, "static-challenge Code 1"))
+    error = await refused(profile, ConfigError, credentials=ALICE)
+    assert error.directive == "static-challenge"
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_dynamic_challenge(managed_server, transport) -> None:
+    """Two in a row, and a new name for the user with the second."""
+    server = managed_server(transport=transport)
+    seen = []
+
+    async def decide(management: Management) -> None:
+        for reason in ("CRV1:R,E:U1RBVEU=:YWxpY2U=:Enter: the code", "CRV1:R:c3RhdGUtMg==:Ym9i:And now?", None):
+            request = await management.next("CONNECT")
+            seen.append((request.username, request.password))
+            if reason is None:
+                await management.admit(request)
+            else:
+                await management.deny(request, reason)
+
+    asked = answers(dynamic=["123456", "7:8"])
+    async with (
+        deciding(server, decide),
+        tunnel(server.profile_file(extra=ASKS), credentials=ALICE, on_challenge=asked) as dialer,
+    ):
+        assert await reaches(dialer)
+    assert seen == [
+        ("alice", PASSWORD),
+        ("alice", "CRV1::U1RBVEU=::123456"),
+        ("bob", "CRV1::c3RhdGUtMg==::7:8"),
+    ]
+    assert [(challenge.text, challenge.echo) for challenge in asked.asked] == [
+        ("Enter: the code", True),
+        ("And now?", False),
+    ]
+
+
+@pytest.mark.parametrize("ask", [True, False])
+async def test_dynamic_challenge_that_nobody_answers(managed_server, ask) -> None:
+    server = managed_server()
+
+    async def decide(management: Management) -> None:
+        while True:
+            await management.deny(await management.next("CONNECT"), "CRV1:R,E:U1RBVEU=:YWxpY2U=:Enter the code")
+
+    async with deciding(server, decide):
+        error = await refused(
+            server.profile_file(extra=ASKS), AuthFailed, credentials=ALICE, on_challenge=answers() if ask else None
+        )
+    assert error.reason == "Enter the code"
+    assert "U1RBVEU" not in str(error)
+    assert ("on_challenge" in str(error)) is not ask
+
+
+async def test_text_challenge_while_pending(managed_server) -> None:
+    """AUTH_PENDING with its timeout, CR_TEXT, CR_RESPONSE; a wrong answer first."""
+    server = managed_server()
+    seen = []
+    events = EventLog()
+
+    async def decide(management: Management) -> None:
+        request = await management.next("CONNECT")
+        assert "crtext" in request.env["IV_SSO"].split(",")
+        for wanted in ("1111", "2222"):
+            await management.let_wait(request, f"CR_TEXT:R,E:Code {wanted}", 40)
+            answer = await management.next("CR_RESPONSE")
+            seen.append(answer.response)
+        await management.admit(request)
+
+    asked = answers(cr_text=["x1", "2222"])
+    async with (
+        deciding(server, decide),
+        tunnel(
+            server.profile_file(extra=ASKS), credentials=ALICE, on_challenge=asked, on_event=events, seconds=20
+        ) as dialer,
+    ):
+        assert await reaches(dialer)
+    assert seen == ["x1", "2222"]
+    assert [(each.text, each.echo, each.needs_answer) for each in asked.asked] == [
+        ("Code 1111", True, True),
+        ("Code 2222", True, True),
+    ]
+    assert events.of(AuthPending)[0].timeout == 40
+    assert 30 < asked.asked[0].timeout <= 40
+    assert len(events.of(Challenged)) == 2
+
+
+async def test_only_who_answers_says_so(managed_server) -> None:
+    server = managed_server()
+    sso = []
+
+    async def decide(management: Management) -> None:
+        request = await management.next("CONNECT")
+        sso.append(request.env.get("IV_SSO"))
+        await management.admit(request)
+
+    async with deciding(server, decide), tunnel(server.profile_file(extra=ASKS), credentials=ALICE) as dialer:
+        assert await reaches(dialer)
+    assert sso == [None]
+
+
+@pytest.mark.parametrize("message", ["WEB_AUTH:external:https://sso.example/x?a=b:c", "OPEN_URL:https://sso.example/"])
+async def test_web_login(managed_server, message) -> None:
+    """The application sees the address and opens it or not; what is no https URL it does not even see."""
+    server = managed_server()
+    events = EventLog()
+    opened = trio.Event()
+
+    async def decide(management: Management) -> None:
+        request = await management.next("CONNECT")
+        await management.let_wait(request, "OPEN_URL:http://evil.example/", 50)
+        await management.let_wait(request, message, 50)
+        await opened.wait()
+        await management.admit(request)
+
+    async def on_challenge(challenge: Challenge) -> None:
+        assert challenge.kind is ChallengeKind.WEB
+        assert challenge.url is not None
+        assert challenge.url == message.partition("https")[1] + message.partition("https")[2]
+        assert challenge.flags == (("external",) if "external" in message else ())
+        opened.set()
+
+    async with (
+        deciding(server, decide),
+        tunnel(
+            server.profile_file(extra=ASKS), credentials=ALICE, on_challenge=on_challenge, on_event=events
+        ) as dialer,
+    ):
+        assert await reaches(dialer)
+    assert len(events.of(Challenged)) == 1
+    assert any("no https URL" in warning.text for warning in events.of(Warned))
+    assert not any("evil" in str(event) for event in events.events)
+
+
+async def test_pending_login_that_is_never_finished(managed_server) -> None:
+    server = managed_server()
+    config = replace(load_config(server.profile_file(extra=ASKS)), hand_window=2.0)
+
+    async def decide(management: Management) -> None:
+        await management.let_wait(await management.next("CONNECT"), "CR_TEXT:R:Code", 40)
+        await trio.sleep_forever()
+
+    waits = trio.Event()
+
+    async def never(challenge: Challenge) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            waits.set()
+
+    async with deciding(server, decide):
+        error = await refused(config, HandshakeTimeout, credentials=ALICE, on_challenge=never)
+    assert "login was not finished" in str(error)
+    assert waits.is_set(), "whoever was asked still thinks about it"
+
+
+async def test_refusal_while_pending(managed_server) -> None:
+    server = managed_server()
+
+    async def decide(management: Management) -> None:
+        request = await management.next("CONNECT")
+        await management.let_wait(request, "CR_TEXT:R:Code", 40)
+        await management.next("CR_RESPONSE")
+        await management.deny(request, "that was wrong")
+
+    async with deciding(server, decide):
+        error = await refused(
+            server.profile_file(extra=ASKS), AuthFailed, credentials=ALICE, on_challenge=answers(cr_text="1")
+        )
+    assert error.reason == "that was wrong"
+
+
+# -- refusals
+
+
+async def deny_all(management: Management) -> None:
+    while True:
+        await management.deny(await management.next("CONNECT"), "no such user")
+
+
+@pytest.mark.parametrize("retry", [None, "none", "nointeract"])
+async def test_refused_password_is_final(managed_server, retry) -> None:
+    server = managed_server()
+    extra = ASKS if retry is None else (*ASKS, f"auth-retry {retry}")
+    asked = answers(credentials=[ALICE, ALICE, ALICE])
+    async with deciding(server, deny_all):
+        error = await refused(server.profile_file(extra=extra), AuthFailed, on_challenge=asked)
+    assert error.reason == "no such user"
+    assert len(asked.asked) == 1
+    assert server.log.count("MANAGEMENT: CMD 'client-deny") == 1
+
+
+async def test_interact_asks_again(managed_server) -> None:
+    """auth-retry interact: with the reason; the same answer once more is not sent."""
+    server = managed_server()
+    passwords = []
+
+    async def decide(management: Management) -> None:
+        while True:
+            request = await management.next("CONNECT")
+            passwords.append(request.password)
+            if request.password == PASSWORD:
+                await management.admit(request)
+            else:
+                await management.deny(request, "try harder")
+
+    profile = server.profile_file(extra=(*ASKS, "auth-retry interact"))
+    wrong = Credentials(USERNAME, "wrong")
+    asked = answers(credentials=[wrong, replace(wrong, password="wronger"), ALICE])
+    async with deciding(server, decide), tunnel(profile, on_challenge=asked) as dialer:
+        assert await reaches(dialer)
+    assert passwords == ["wrong", "wronger", PASSWORD]
+    assert [challenge.reason for challenge in asked.asked] == ["", "try harder", "try harder"]
+    passwords.clear()
+    async with deciding(server, decide):
+        error = await refused(profile, AuthFailed, on_challenge=answers(credentials=[wrong, wrong]))
+    assert passwords == ["wrong"]
+    assert "not sent again" in str(error)
+
+
+async def test_certificate_alone_is_tried_again(managed_server) -> None:
+    """auth-retry nointeract where no password was refused."""
+    server = managed_server()
+    tries = []
+
+    async def decide(management: Management) -> None:
+        for _ in range(2):
+            request = await management.next("CONNECT")
+            tries.append(request.password)
+            if len(tries) == 2:
+                await management.admit(request)
+            else:
+                await management.deny(request)
+
+    async with deciding(server, decide), tunnel(server.profile_file(extra=("auth-retry nointeract",))) as dialer:
+        assert await reaches(dialer)
+    assert tries == ["", ""]
+
+
+async def test_try_later(managed_server) -> None:
+    """AUTH_FAILED,TEMP: one round without success is an error; with more rounds its backoff is kept."""
+    server = managed_server()
+    config = load_config(server.profile_file(extra=ASKS), credentials=ALICE)
+    times = []
+
+    async def decide(management: Management) -> None:
+        while True:
+            request = await management.next("CONNECT")
+            times.append(trio.current_time())
+            if len(times) == 3:
+                await management.admit(request)
+            else:
+                await management.deny(request, "TEMP[backoff 3,advance no]:busy")
+
+    async with deciding(server, decide):
+        error = await refused(config, AuthFailedTemporarily)
+        assert (error.reason, error.backoff, error.advance) == ("busy", 3, "no")
+        async with tunnel(replace(config, connect_retry_max=2)) as dialer:
+            assert await reaches(dialer)
+    assert 2.9 < times[2] - times[1] < 6
+
+
+# -- tokens
+
+
+async def test_token_is_kept_over_reconnections(managed_server) -> None:
+    """auth-gen-token: the second login needs nobody, and the password of the callback was not kept."""
+    server = managed_server("auth-gen-token")
+    events = EventLog()
+    asked = answers(credentials=ALICE)
+    async with managed(server.folder) as management, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def first() -> None:
+            await management.admit(await management.next("CONNECT"))
+
+        profile = server.profile_file(extra=(*ASKS, "auth-nocache"))
+        async with tunnel(profile, on_challenge=asked, on_event=events) as dialer:
+            for cid in range(2):
+                ready = len(events.of(Ready))
+                await management.command(f"client-kill {cid}")
+                await events.wait(Ready, ready + 1, seconds=20)
+                await everyday(dialer)
+        nursery.cancel_scope.cancel()
+    assert len(asked.asked) == 1
+    assert len(events.of(Reconnecting)) == 2
+
+
+async def test_token_that_the_server_forgot(managed_server) -> None:
+    """A new server knows no old tokens: the real password is sent then, without anybody being asked."""
+    server = managed_server("auth-gen-token", keepalive=(1, 3))
+    events = EventLog()
+    passwords = []
+
+    async def decide(management: Management) -> None:
+        request = await management.next("CONNECT")
+        passwords.append((request.username, request.password))
+        await management.admit(request)
+
+    async with tunnel_after(server, decide, events) as dialer:
+        await trio.to_thread.run_sync(server.stop)
+        await trio.to_thread.run_sync(server.start)
+        async with deciding(server, decide):
+            await events.wait(Ready, 2, seconds=30)
+            await everyday(dialer)
+    assert passwords == [(USERNAME, PASSWORD)] * 2
+    assert any("logging in once more" in warning.text for warning in events.of(Warned))
+
+
+@asynccontextmanager
+async def tunnel_after(server, decide, events: EventLog):
+    """A tunnel that ``decide`` lets in, at a server whose manager then hangs up."""
+    async with trio.open_nursery() as nursery:
+        done = trio.Event()
+
+        @nursery.start_soon
+        async def manage() -> None:
+            async with managed(server.folder) as management:
+                await decide(management)
+                await done.wait()
+
+        async with tunnel(server.profile_file(extra=ASKS), credentials=ALICE, on_event=events) as dialer:
+            done.set()
+            yield dialer
+        nursery.cancel_scope.cancel()
+
+
+async def test_token_that_expired(managed_server) -> None:
+    """AUTH_FAILED,SESSION: the password again, once."""
+    server = managed_server("auth-gen-token 2 10", "hand-window 5")
+    events = EventLog()
+    passwords = []
+
+    async def decide(management: Management) -> None:
+        while True:
+            request = await management.next("CONNECT")
+            passwords.append(request.password)
+            await management.admit(request)
+
+    async with (
+        deciding(server, decide) as management,
+        tunnel(server.profile_file(extra=ASKS), credentials=ALICE, on_event=events) as dialer,
+    ):
+        await trio.sleep(3)
+        await management.command("client-kill 0")
+        await events.wait(Ready, 2, seconds=20)
+        assert await reaches(dialer)
+    assert passwords == [PASSWORD, PASSWORD]
+    assert "AUTH_FAILED,SESSION" in server.log
+
+
+async def test_token_with_a_user_name(managed_server) -> None:
+    """auth-token and auth-token-user as an operator's script pushes them."""
+    server = managed_server(client_cert=False)
+    events = EventLog()
+    seen = []
+
+    async def decide(management: Management) -> None:
+        while True:
+            request = await management.next("CONNECT")
+            seen.append((request.username, request.password))
+            # base64 of token-user
+            await management.push(request, "auth-token secret-token-1", "auth-token-user dG9rZW4tdXNlcg==")
+
+    async with (
+        deciding(server, decide) as management,
+        tunnel(server.profile_file(extra=ASKS), credentials=ALICE, on_event=events) as dialer,
+    ):
+        await management.command("client-kill 0")
+        await events.wait(Ready, 2, seconds=20)
+        assert await reaches(dialer)
+    assert seen == [(USERNAME, PASSWORD), ("token-user", "secret-token-1")]
+    assert not any("secret-token" in repr(event) for event in events.events)
+
+
+async def test_token_at_renegotiation(managed_server) -> None:
+    """The password is asked for once and not kept; new keys come with the token."""
+    server = managed_server("auth-gen-token 0 10", "hand-window 5", reneg_sec=4)
+    events = EventLog()
+    asked = answers(credentials=ALICE)
+    profile = server.profile_file(extra=(*ASKS, "auth-nocache"))
+
+    async def decide(management: Management) -> None:
+        await management.admit(await management.next("CONNECT"))
+
+    async with deciding(server, decide), tunnel(profile, on_challenge=asked, on_event=events) as dialer:
+        await events.wait(Rekeyed, 2, seconds=20)
+        await everyday(dialer)
+    assert asked.kinds == [ChallengeKind.CREDENTIALS]
+    assert not events.of(Reconnecting)
+
+
+async def test_password_that_is_not_kept_is_asked_for_at_renegotiation(managed_server) -> None:
+    """auth-nocache without a token."""
+    server = managed_server(reneg_sec=4)
+    events = EventLog()
+    asked = answers(credentials=[ALICE] * 5)
+
+    async def decide(management: Management) -> None:
+        await management.admit(await management.next("CONNECT"))
+        while True:
+            request = await management.next("REAUTH")
+            assert request.password == PASSWORD
+            await management.admit(request)
+
+    profile = server.profile_file(extra=(*ASKS, "auth-nocache"))
+    async with deciding(server, decide), tunnel(profile, on_challenge=asked, on_event=events) as dialer:
+        await events.wait(Rekeyed, 2, seconds=20)
+        await everyday(dialer)
+    assert len(asked.asked) == 3
+    assert not events.of(Reconnecting)
+
+
+@pytest.mark.parametrize(
+    ("message", "nocache", "times"), [("RESTART,[P]", False, 1), ("RESTART", False, 2), ("RESTART,[P]", True, 2)]
+)
+async def test_password_over_a_restart(managed_server, message, nocache, times) -> None:
+    """RESTART says whether a password that was asked for is kept; auth-nocache never keeps it."""
+    server = managed_server()
+    events = EventLog()
+    asked = answers(credentials=[ALICE] * 3)
+    passwords = []
+
+    async def decide(management: Management) -> None:
+        while True:
+            request = await management.next("CONNECT")
+            passwords.append(request.password)
+            await management.admit(request)
+
+    profile = server.profile_file(extra=(*ASKS, *(["auth-nocache"] if nocache else [])))
+    async with (
+        deciding(server, decide) as management,
+        tunnel(profile, on_challenge=asked, on_event=events) as dialer,
+    ):
+        await management.command(f'client-kill 0 "{message}"')
+        await events.wait(Ready, 2, seconds=20)
+        assert await reaches(dialer)
+    assert passwords == [PASSWORD, PASSWORD]
+    assert len(asked.asked) == times
+
+
+async def test_halt_is_the_end(managed_server) -> None:
+    server = managed_server()
+    events = EventLog()
+
+    async def decide(management: Management) -> None:
+        await management.admit(await management.next("CONNECT"))
+
+    async with (
+        deciding(server, decide) as management,
+        tunnel(server.profile_file(extra=ASKS), credentials=ALICE, on_event=events),
+    ):
+        await management.command('client-kill 0 "HALT,go home"')
+        await events.wait(Closed, 1, seconds=10)
+    assert "go home" in events.of(Closed)[0].reason
+    assert not events.of(Reconnecting)
+
+
+# -- keys that are locked
+
+OPENED_BY = "open sesame"
+
+
+def encrypted_key(pem: str, form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8) -> str:
+    key = serialization.load_pem_private_key(pem.encode(), None)
+    encryption = serialization.BestAvailableEncryption(OPENED_BY.encode())
+    return key.private_bytes(serialization.Encoding.PEM, form, encryption).decode()
+
+
+def bundle(lab, password: str | None) -> bytes:
+    """The lab's client with its CA, as PKCS #12."""
+    identity = lab.credentials.client
+    return pkcs12.serialize_key_and_certificates(
+        b"client",
+        serialization.load_pem_private_key(identity.key.encode(), None),  # type: ignore[arg-type]
+        x509.load_pem_x509_certificate(identity.cert.encode()),
+        [x509.load_pem_x509_certificate(lab.credentials.ca.pem.encode())],
+        serialization.NoEncryption() if password is None else serialization.BestAvailableEncryption(password.encode()),
+    )
+
+
+@pytest.mark.parametrize("form", ["PKCS8", "TraditionalOpenSSL"])
+@pytest.mark.parametrize("source", ["askpass file", "callback", "wrong at first", "nobody", "always wrong"])
+async def test_encrypted_key(lab, start_server, source, form) -> None:
+    server = start_server()
+    pem = lab.credentials.client.key
+    profile = server.profile_file()
+    locked = encrypted_key(pem, getattr(serialization.PrivateFormat, form))
+    text = profile.read_text().replace(pem.strip(), locked.strip())
+    if source == "askpass file":
+        (server.folder / "pass.txt").write_text(OPENED_BY + "\n")
+        text += "askpass pass.txt\n"
+    profile.write_text(text)
+    asked = {
+        "callback": answers(key_password=OPENED_BY),
+        "wrong at first": answers(key_password=["no", OPENED_BY]),
+        "always wrong": answers(key_password=["no"] * 9),
+    }.get(source)
+    if source in ("nobody", "always wrong"):
+        error = await refused(profile, ConfigError, on_challenge=asked)
+        assert error.directive == "askpass"
+        assert asked is None or len(asked.asked) == 3
+        return
+    async with tunnel(profile, on_challenge=asked) as dialer:
+        assert await reaches(dialer)
+    if asked is not None:
+        assert asked.asked[-1].reason == ("that password does not open it" if source == "wrong at first" else "")
+
+
+@pytest.mark.parametrize("place", ["file", "inline"])
+@pytest.mark.parametrize("password", [None, OPENED_BY])
+@pytest.mark.parametrize("with_ca", [True, False])
+async def test_pkcs12(lab, start_server, place, password, with_ca) -> None:
+    """Certificate, key and, where the profile names none, the CA in one file."""
+    server = start_server()
+    kept = server.profile(extra=("remote-cert-tls server",)).split("<ca>")[0]
+    if with_ca:
+        kept += f"<ca>\n{lab.credentials.ca.pem}</ca>\n"
+    data = bundle(lab, password)
+    if place == "file":
+        (server.folder / "client.p12").write_bytes(data)
+        kept += "pkcs12 client.p12\n"
+    else:
+        kept += f"<pkcs12>\n{base64.encodebytes(data).decode()}</pkcs12>\n"
+    profile = server.folder / "p12.ovpn"
+    profile.write_text(kept)
+    asked = None if password is None else answers(key_password=password)
+    async with tunnel(profile, on_challenge=asked) as dialer:
+        assert await reaches(dialer)
