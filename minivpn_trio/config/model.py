@@ -64,6 +64,17 @@ class Remote:
         return self.proto.startswith("tcp")
 
 
+@dataclass(frozen=True, slots=True)
+class StaticChallenge:
+    """A question of the profile's (``static-challenge``), such as for a one-time password."""
+
+    text: str
+    #: The answer may be seen while it is typed.
+    echo: bool = False
+    #: The answer is put behind the password, instead of beside it (``SCRV1``).
+    concatenated: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelConfig:
     """A complete client configuration. Times are seconds, sizes are bytes.
