@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from urllib.request import parse_http_list, parse_keqv_list
+from urllib.request import parse_http_list
 
 import h11
 
@@ -114,7 +114,8 @@ def _digest(challenge: str, credentials: Credentials, target: str) -> str | None
         def raw_path(self) -> bytes:
             return target.encode()
 
-    fields = parse_keqv_list([field for field in parse_http_list(challenge.partition(" ")[2]) if "=" in field])
+    pairs = (field.partition("=") for field in parse_http_list(challenge.partition(" ")[2]))
+    fields = {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
     algorithm = fields.get("algorithm", "MD5").upper()
     qop = [each.strip() for each in fields.get("qop", "auth").split(",")]
     if algorithm.removesuffix("-SESS") not in _DIGESTS or "auth" not in qop or not {"realm", "nonce"} <= fields.keys():
@@ -126,5 +127,5 @@ def _digest(challenge: str, credentials: Credentials, target: str) -> str | None
         next(flow)
         flow.send(httpx.Response(401, headers=[("www-authenticate", challenge)], request=request))
         return str(request.headers["Authorization"])
-    except (httpx.ProtocolError, KeyError, ValueError, StopIteration):
+    except (httpx.ProtocolError, LookupError, ValueError, StopIteration):
         return None
