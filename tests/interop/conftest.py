@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.lab.lab import Lab, Server, why_not
+from tests.interop.lab.management import MANAGED
 from tests.interop.lab.openvpn import ServerOptions
 
 HERE = Path(__file__).parent
@@ -47,3 +48,13 @@ def start_server(lab: Lab) -> Iterator[StartServer]:
             return stack.enter_context(lab.server(ServerOptions(**options)))  # type: ignore[arg-type]
 
         yield start
+
+
+@pytest.fixture
+def managed_server(start_server: StartServer) -> StartServer:
+    """A server that lets in whom the test lets in."""
+
+    def start(*extra: str, **options: object) -> Server:
+        return start_server(extra=(*MANAGED, *extra), **options)
+
+    return start
