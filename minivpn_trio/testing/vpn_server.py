@@ -98,7 +98,7 @@ class MemoryDialer:
 class VPNServer:
     """A running server. Made by ``open_vpn_server``.
 
-    ``core`` is the server itself, sans-IO: ``core.clients``, ``core.send_message(client, "RESTART", now)``.
+    ``core`` is the server itself, sans-IO: ``core.clients`` and the sessions' counters are there.
     """
 
     def __init__(
@@ -153,6 +153,12 @@ class VPNServer:
         defaults to the same."""
         up = up or LinkConditions()
         return MemoryDialer(self, up, down or up, seed)
+
+    def send_message(self, text: str) -> None:
+        """Send a control message, such as ``RESTART,maintenance`` or ``HALT``, to every client."""
+        for client in list(self.core.clients.values()):
+            self.core.send_message(client, text, trio.current_time())
+        self._flush()
 
     def restart(self, *, goodbye: bool = False) -> None:
         """Forget every session, as a server does that was killed and started again; with ``goodbye`` it says so first.
