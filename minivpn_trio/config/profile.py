@@ -42,7 +42,8 @@ class Profile:
     ``needs`` says what the profile leaves to be supplied, in its own order:
     ``auth-user-pass`` (a user name and password), ``askpass`` (the pass
     phrase of an encrypted key), ``static-challenge`` (the answer to a question
-    of its own), ``file:NAME`` (a file that it names and that does not exist).
+    of its own), ``http-proxy`` and ``socks-proxy`` (user name and password for
+    the proxy), ``file:NAME`` (a file that it names and that does not exist).
     That alone does not make it a bad profile.
     """
 
