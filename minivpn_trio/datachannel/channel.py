@@ -232,7 +232,7 @@ class DataChannel:
         if texts:
             texts = self._without_replays(slot, ids, texts, now)
         if not texts:
-            self._check_limits(slot)
+            self._check_limits(slot, now)
             return []
         self._keepalive.last_heard = now
         if slot.sends_at > now:
@@ -243,7 +243,7 @@ class DataChannel:
         usage = slot.usage
         usage.packets_in += len(texts)
         usage.bytes_in += sum(map(len, texts))
-        self._check_limits(slot)
+        self._check_limits(slot, now)
         if slot.fragment_limit is not None:
             texts = self._join_fragments_untrusted(texts, now)
         if slot.framing is not None:
@@ -329,7 +329,7 @@ class DataChannel:
         usage.bytes_out += sum(map(len, texts))
         sealed = slot.sealer.seal_burst(first_id, texts)
         self._keepalive.last_sent = now
-        self._check_limits(slot)
+        self._check_limits(slot, now)
         if self._tracer is not None:
             self._tracer.trace(
                 BurstTraced(
@@ -383,12 +383,18 @@ class DataChannel:
         expiry = self._slots.next_timeout()
         self._keys_expire_at = float("inf") if expiry is None else expiry
 
-    def _check_limits(self, slot: KeySlot) -> None:
-        """Once a burst: does the newest key want a successor? An older one has it already."""
-        if self._rekey_reason is None and slot is self._slots.newest:
-            self._rekey_reason = slot.rekey_reason()
-            if self._rekey_reason is not None:
-                self._wake()
+    def _check_limits(self, slot: KeySlot, now: float) -> None:
+        """Once a burst: does the newest key want a successor? And an older one that has it already, to go?"""
+        newest = self._slots.newest
+        if slot is newest:
+            if self._rekey_reason is None:
+                self._rekey_reason = slot.rekey_reason()
+                if self._rekey_reason is not None:
+                    self._wake()
+        elif newest is not None and newest.sends_at > now and slot.usage.is_overdue:
+            # It was replaced for what it had carried: waiting for the peer must not let it carry much more.
+            newest.sends_at = now
+            self._sender_until = now
 
     def _wake(self) -> None:
         if self.on_wakeup is not None:

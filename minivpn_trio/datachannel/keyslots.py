@@ -2,8 +2,9 @@
 
 A rekey installs a new key beside the current one. The peer may not have the
 new key yet, so for ``send_after`` seconds, or until the peer itself has used the
-new key, the older one goes on sending; both receive. From its replacement on an old key lives for ``transition_window``
-seconds, as a lame duck, and is then forgotten.
+new key, or until the older one has carried an eighth more than it should, that
+one goes on sending; both receive. From its replacement on an old key lives for
+``transition_window`` seconds, as a lame duck, and is then forgotten.
 
 ::
 

@@ -71,6 +71,14 @@ class KeyUsage:
             return 0
         return LAST_ID - self.packets_out
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether more was carried than the user's limits allow, by an eighth."""
+        return bool(
+            (self._reneg_bytes and self.bytes_in + self.bytes_out >= self._reneg_bytes * 9 // 8)
+            or (self._reneg_packets and self.packets_in + self.packets_out >= self._reneg_packets * 9 // 8)
+        )
+
     def rekey_reason(self, failures: int = 0) -> str | None:
         """Why a new key is wanted; None: it is not. ``failures``: packets that did not authenticate."""
         if self.packets_out >= ID_TRIGGER:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import gc
 
+import pytest
+
 from minivpn_trio.datachannel.channel import DataChannel
 from minivpn_trio.datachannel.keyslots import KeySlot
 from minivpn_trio.errors import DropReason
@@ -51,6 +53,22 @@ def test_a_new_key_sends_as_soon_as_the_peer_used_it() -> None:
     assert key_used(client, 15.0) == 0
     assert client.decrypt_burst(proof, 15.0) == [PACKET]
     assert key_used(client, 15.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "before"), [({"reneg_packets": 80}, 90), ({"reneg_bytes": 8 * 80}, 90), ({}, 1000)], ids=str
+)
+def test_a_key_that_carried_an_eighth_too_much_hands_over(limit: dict[str, int], before: int) -> None:
+    """A new key is no use if the old one goes on and on."""
+    pair = make_pair(now=0.0, **limit)
+    client = pair[0]
+    client.encrypt_burst([PACKET] * 80, 0.0)
+    assert (client.poll_rekey() is not None) == bool(limit)
+    rekey(pair, 1, now=1.0, send_after=60.0, **limit)
+    assert client.poll_rekey() is None
+    used = [key_used(client, 1.0) for _ in range(before - 80)]
+    assert used == [0] * (before - 80)
+    assert key_used(client, 1.0) == (1 if limit else 0)
 
 
 def test_both_keys_receive_in_the_same_burst() -> None:
