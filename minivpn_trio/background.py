@@ -46,8 +46,8 @@ async def in_background(
         # Never the body's. One that holds nothing but Cancelled belongs to an outer scope.
         defect = sole_exception(group)
         if defect is not None:
-            raise defect from defect.__cause__
-        if raised is None or isinstance(raised, trio.Cancelled) or group.split(trio.Cancelled)[1] is not None:
+            raise defect from defect.__cause__ or (None if isinstance(raised, trio.Cancelled) else raised)
+        if raised is None or isinstance(raised, trio.Cancelled) or not _only_cancelled(group):
             raise
         # The body raised while somebody outside cancelled: as everywhere, its exception wins.
     if raised is not None:
@@ -56,13 +56,17 @@ async def in_background(
 
 def sole_exception(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
     """The one exception in ``group`` that is no Cancelled, out of all nurseries' groups; None: there are several."""
-    rest = group.split(trio.Cancelled)[1]
-    if rest is None:
-        return None
-    inner: BaseException = rest
+    inner: BaseException = group
     while isinstance(inner, BaseExceptionGroup):
-        if len(inner.exceptions) != 1:
+        others = [exc for exc in inner.exceptions if not _only_cancelled(exc)]
+        if len(others) != 1:
             # One task's own group is that task's exception.
-            return inner if inner is not rest else None
-        inner = inner.exceptions[0]
+            return inner if others and inner is not group else None
+        inner = others[0]
     return inner
+
+
+def _only_cancelled(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return all(map(_only_cancelled, exc.exceptions))
+    return isinstance(exc, trio.Cancelled)

@@ -122,7 +122,7 @@ class DroppingSender(Generic[T]):
         """Hand ``item`` over; False, counted under the edge's name, when nobody has room for it."""
         try:
             self._channel.send_nowait(item)
-        except (trio.WouldBlock, trio.BrokenResourceError):
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self._drops[self._name] += 1
             return False
         return True

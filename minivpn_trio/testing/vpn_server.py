@@ -132,6 +132,7 @@ class VPNServer:
         self._segmentation = hasattr(socket, "SOCK_NONBLOCK")
         self._wake = trio.Event()
         self._sleeping_until = -math.inf
+        self._turns = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
 
     def client_config(self, username: str | None = None, password: str = "") -> TunnelConfig:
@@ -173,6 +174,12 @@ class VPNServer:
                 self._ended(peer)
         self._flush()
 
+    async def wait_for_clients(self, count: int) -> None:
+        """Wait until ``count`` clients have a session; 0: until the last one has left. Checkpoints, cancel-safe."""
+        await trio.lowlevel.checkpoint()
+        while len(self.core.clients) != count:
+            await self._turns.park()
+
     async def serve_transport(self, transport: Transport) -> None:
         """Serve one client over ``transport`` until it breaks or ends. Checkpoints."""
         peer = object()
@@ -212,6 +219,7 @@ class VPNServer:
             del self._senders[peer]
             self._endings.pop(peer, None)
             self.core.forget(peer)
+            self._turns.unpark_all()
             with trio.CancelScope(shield=True):
                 await transport.aclose()
 
@@ -246,6 +254,7 @@ class VPNServer:
             self._wake.set()
 
     def _send_out(self) -> None:
+        self._turns.unpark_all()
         for peer, burst in self.core.take_datagrams():
             sender = self._senders.get(peer)
             if sender is not None:
