@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL, crypto
 
 from ..config.model import TunnelConfig
@@ -47,6 +48,17 @@ _LEVELS = {"insecure": 0, "legacy": 1, "preferred": 2, "suiteb": 3}
 _DEFAULT_CIPHERS = "DEFAULT:!EXP:!LOW:!MEDIUM:!kDH:!kECDH:!DSS:!PSK:!SRP:!kRSA"
 #: OpenSSL's own word for these, SUITEB128, makes a TLS 1.3 handshake of it that servers reject.
 _SUITE_B = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
+
+#: pyOpenSSL can set one group instead of a list, and only these; lower case.
+_GROUPS: dict[str, ec.EllipticCurve] = {
+    name: curve
+    for names, curve in (
+        ("p-256 secp256r1 prime256v1", ec.SECP256R1()),
+        ("p-384 secp384r1", ec.SECP384R1()),
+        ("p-521 secp521r1", ec.SECP521R1()),
+    )
+    for name in names.split()
+}
 
 #: What a TLS library or the peer says, and what can be done about it.
 _REMEDIES = {
@@ -111,8 +123,10 @@ class TLSContext:
             self.warnings.append(
                 "any certificate of the CA is taken for the server's, a client's too: add remote-cert-tls server"
             )
-        if config.tls_groups is not None:
-            self.warnings.append("tls-groups cannot be set with this TLS library; its own groups are used")
+        if config.tls_groups is not None and _only_group(config.tls_groups) is None:
+            self.warnings.append(
+                "tls-groups can name one of P-256, P-384 and P-521 with this TLS library; its own groups are used"
+            )
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         if role is Role.SERVER:
             mode = {"require": mode, "optional": SSL.VERIFY_PEER, "none": SSL.VERIFY_NONE}[client_certificate]
@@ -164,6 +178,9 @@ def _configure(context: SSL.Context, config: TunnelConfig) -> None:
                 "below tls-version-min, or below 1.2, the oldest that is spoken", directive="tls-version-max"
             )
         context.set_max_proto_version(highest)
+    group = _only_group(config.tls_groups) if config.tls_groups is not None else None
+    if group is not None:
+        context.set_tmp_ecdh(group)
     # The level is a property of the context that a cipher list sets in passing; it stays.
     level = _LEVELS[config.tls_cert_profile]
     context.set_cipher_list(f"DEFAULT:@SECLEVEL={level}".encode())
@@ -183,6 +200,11 @@ def _configure(context: SSL.Context, config: TunnelConfig) -> None:
             raise ConfigError(
                 "a cipher suite in it is not known to this TLS library", directive="tls-ciphersuites"
             ) from None
+
+
+def _only_group(names: str) -> ec.EllipticCurve | None:
+    """The curve that ``tls-groups`` names; None: it names several, or one that cannot be set."""
+    return _GROUPS.get(names.lower())
 
 
 def _use_identity(context: SSL.Context, identity: Identity) -> None:
@@ -231,13 +253,17 @@ class TLSEngine:
     still has the alert that tells the peer.
     """
 
-    __slots__ = ("_connection", "_context", "_handshake_bytes", "_leaf_passed", "_rejected", "established", "peer_left")
+    __slots__ = (
+        "_connection", "_context", "_handshake_bytes", "_hash_passed", "_leaf_passed", "_rejected", "established",
+        "peer_left",
+    )  # fmt: skip
 
     def __init__(self, context: TLSContext, connection: SSL.Connection) -> None:
         self._context = context
         self._connection = connection
         self._handshake_bytes = 0
         self._leaf_passed = False
+        self._hash_passed = context.verify_hash is None
         self._rejected: TLSVerificationError | None = None
         #: The handshake is over.
         self.established = False
@@ -276,6 +302,8 @@ class TLSEngine:
         needed = self._context.wants_certificate or (certificate is not None and self._context.verifies)
         if needed and not self._leaf_passed:
             raise TLSVerificationError("the peer's certificate was never checked")
+        if needed and not self._hash_passed:
+            raise TLSVerificationError("no CA stands above the peer's certificate, and verify-hash asks for one")
         self.established = True
         return True
 
@@ -355,6 +383,7 @@ class TLSEngine:
             if not matches:
                 self._reject(certificate, depth, Rejected("its hash is not that of verify-hash", "check verify-hash"))
                 return False
+            self._hash_passed = True
         return True
 
     def _overlooked(self, error: int, depth: int) -> bool:

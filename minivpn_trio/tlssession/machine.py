@@ -61,7 +61,8 @@ _HANGS: dict[SessionState, tuple[Stage, str, str]] = {
     SessionState.START: (
         Stage.TLS_HANDSHAKE,
         "the TLS handshake did not finish",
-        "large packets may be lost on the path, or the server refuses our certificate without a word",
+        "large packets may be lost on the path, or the server refuses our certificate, TLS version or ciphers "
+        "without a word: its log says so",
     ),
     SessionState.SENT_KEY: (
         Stage.KEY_EXCHANGE,

@@ -219,11 +219,12 @@ class CertificateChecks:
             extension = certificate.extensions.get_extension_for_class(x509.KeyUsage)
         except x509.ExtensionNotFound:
             return Rejected(
-                "it has no key usage, which remote-cert-tls asks for",
+                "it has no key usage, which remote-cert-tls or remote-cert-ku asks for",
                 "ask the server's operator for a certificate with one",
             )
         bits = key_usage_bits(extension.value)
-        if not self.key_usages or any(bits & wanted == wanted for wanted in self.key_usages):
+        # A usage of nothing is in every certificate and matches none (ssl_verify_openssl.c, x509_verify_cert_ku).
+        if not self.key_usages or any(wanted and bits & wanted == wanted for wanted in self.key_usages):
             return None
         return Rejected("its key usage is not one of remote-cert-ku", "check remote-cert-ku")
 
@@ -234,7 +235,7 @@ class CertificateChecks:
             purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         except x509.ExtensionNotFound:
             return Rejected(
-                "it has no extended key usage, which remote-cert-tls asks for",
+                "it has no extended key usage, which remote-cert-tls or remote-cert-eku asks for",
                 "ask the server's operator for a certificate with one",
             )
         if self.purpose in purposes:
@@ -247,6 +248,8 @@ class CertificateChecks:
     def _check_name(self, certificate: x509.Certificate) -> Rejected | None:
         if self.name is None:
             return None
+        # Compared as it is: the "*.hide.me" of profiles is the common name that these servers have,
+        # not a pattern (reference: ssl_verify.c, verify_peer_cert).
         wanted, kind = self.name
         common_name = _common_name(certificate.subject)
         if kind == "subject":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 __all__ = ["Authority", "Identity", "static_key"]
@@ -21,6 +21,11 @@ class Identity:
 
     cert: str
     key: str
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, as openssl prints it."""
+        return x509.load_pem_x509_certificate(self.cert.encode()).fingerprint(hashes.SHA256()).hex(":").upper()
 
 
 class Authority:
@@ -47,15 +52,26 @@ class Authority:
         """An identity for a client."""
         return self.issue(name, ExtendedKeyUsageOID.CLIENT_AUTH)
 
-    def issue(self, name: str, usage: x509.ObjectIdentifier, *, expired: bool = False) -> Identity:
-        """A certificate with one extended key usage."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    def issue(
+        self,
+        name: str | x509.Name,
+        usage: x509.ObjectIdentifier | None,
+        *,
+        expired: bool = False,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
+        key_usage: bool = True,
+    ) -> Identity:
+        """A certificate with one extended key usage, or none."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) if isinstance(name, str) else name
         builder = self._builder(subject, key.public_key(), expired=expired)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(_usage(), critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        if key_usage:
+            builder = builder.add_extension(_usage(), critical=True)
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        if isinstance(name, str):
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         cert = builder.sign(self._key, hashes.SHA256())
         return Identity(
             cert.public_bytes(serialization.Encoding.PEM).decode(),
@@ -64,8 +80,28 @@ class Authority:
             ).decode(),
         )
 
+    def fingerprint(self, algorithm: hashes.HashAlgorithm) -> str:
+        """The authority's own hash, as openssl prints it."""
+        return self._cert.fingerprint(algorithm).hex(":").upper()
+
+    def crl(self, *revoked: Identity, expired: bool = False) -> str:
+        """A revocation list, PEM."""
+        now = datetime.datetime.now(datetime.UTC)
+        day = datetime.timedelta(days=1)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - 5 * day)
+            .next_update(now + (-1 if expired else 5) * day)
+        )
+        for identity in revoked:
+            serial = x509.load_pem_x509_certificate(identity.cert.encode()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - day).build()
+            builder = builder.add_revoked_certificate(entry)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, expired: bool = False
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, *, expired: bool = False
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         day = datetime.timedelta(days=1)

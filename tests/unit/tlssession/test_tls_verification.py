@@ -190,6 +190,42 @@ def test_verify_hash_is_about_the_issuer(algorithm: hashes.HashAlgorithm) -> Non
     assert "verify-hash" in refused_by_client(verify_hash=OTHER_CA.issued.certificate.fingerprint(algorithm))
 
 
+def test_verify_hash_without_an_issuer() -> None:
+    # A server's own certificate as the CA: there is nothing above it that the hash could be about.
+    own = client_config(ca=SERVER_CERT.cert, verify_hash=SERVER_CERT.fingerprint)
+    client, _, errors = shake(own, server_config())
+    assert not client.established
+    assert isinstance(errors["client"], TLSVerificationError)
+
+
+def test_remote_cert_ku_says_that_it_must_be_there() -> None:
+    without = presenting(CA.issue("plain", key_usage=False))
+    accepted(remote_cert_tls=False, remote_cert_ku=())
+    assert "no key usage" in refused_by_client(without, remote_cert_tls=False, remote_cert_ku=())
+    # Reference: ssl_verify_openssl.c, x509_verify_cert_ku: 0 is in every certificate and matches none.
+    assert "remote-cert-ku" in refused_by_client(remote_cert_tls=False, remote_cert_ku=(0,))
+
+
+@pytest.mark.parametrize(("there", "wanted", "good"), [
+    ("*.hide.me", "*.hide.me", True), ("nl.hide.me", "*.hide.me", False), ("*.hide.me", "nl.hide.me", False),
+])  # fmt: skip
+def test_a_star_is_a_letter(there: str, wanted: str, good: bool) -> None:
+    server = presenting(CA.issue(there))
+    if good:
+        accepted(server, verify_x509_name=(wanted, "name"))
+    else:
+        assert "verify-x509-name" in refused_by_client(server, verify_x509_name=(wanted, "name"))
+
+
+@pytest.mark.parametrize("groups", ["P-384", "secp521r1", "prime256v1"])
+def test_one_group(groups: str) -> None:
+    assert TLSContext(client_config(tls_groups=groups), Role.CLIENT).warnings == []
+    accepted(tls_groups=groups)
+    if groups != "P-384":
+        _, _, errors = shake(client_config(tls_groups=groups), server_config(tls_groups="P-384"))
+        assert errors
+
+
 def test_intermediate_sent_by_the_server() -> None:
     middle = Authority("middle", parent=CA)
     leaf = middle.issue("server")
