@@ -316,14 +316,23 @@ class TunSocket(trio.socket.SocketType):
             self._listener.on_change = self._on_change
 
     async def accept(self) -> tuple[trio.socket.SocketType, Any]:
-        """The next connection and its peer's address. Checkpoints; cancel-safe: a cancelled call loses none."""
+        """The next connection and its peer's address. Checkpoints; cancel-safe: a cancelled call loses none.
+
+        Raises OSError: EINVAL, EBADF, and ENETRESET when the tunnel is gone. (trio.SocketListener takes
+        ENETDOWN for a connection that was lost before it was accepted, and would ask again for ever.)
+        """
         with self._receiving:
             await trio.lowlevel.checkpoint()
             self._check_open()
             if self._listener is None:
                 raise _os_error(errno.EINVAL)
             while True:
-                connection = self._listener.accept()
+                try:
+                    connection = self._listener.accept()
+                except OSError as exc:
+                    if exc.errno == errno.ENETDOWN:
+                        raise OSError(errno.ENETRESET, "Network is down: the tunnel has ended") from None
+                    raise
                 if connection is not None:
                     break
                 await self._wait(self._readers)
