@@ -101,8 +101,8 @@ class TcpConnection(FastPath):
         self._acks.expire(now)
         sender = self.sender
         if sender.deadline <= now:
-            if sender.retries >= (settings.orphan_retries if self._closed_by_owner else settings.data_retries):
-                self._end(os_error(errno.ETIMEDOUT))
+            if sender.expired(now, settings.orphan_retries if self._closed_by_owner else settings.data_retries):
+                self._end(self._soft_error or os_error(errno.ETIMEDOUT))
                 return
             if sender.handle_timeout(now):
                 self._send_probe(now)

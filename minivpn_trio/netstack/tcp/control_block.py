@@ -55,6 +55,7 @@ class ControlBlock:
         "_offset",
         "_settings",
         "_snd_scale",
+        "_soft_error",
         "_timestamps",
         "_ts_offset",
         "_ts_recent",
@@ -120,6 +121,8 @@ class ControlBlock:
         self._ts_recent = 0
         self._ts_recent_at = now
         self._snd_scale = 0
+        #: What an ICMP message said about the path while data was in flight: the reason if it never gets through.
+        self._soft_error: OSError | None = None
         rto = RetransmissionTimeout(initial=settings.rto_initial, floor=settings.rto_min, ceiling=settings.rto_max)
         self.sender = Sender(
             iss,
@@ -127,9 +130,7 @@ class ControlBlock:
             settings=settings,
             rto=rto,
             sack=False,
-            congestion=ALGORITHMS[settings.congestion](
-                mss, settings.initial_window_segments, settings.initial_ssthresh_segments
-            ),
+            congestion=ALGORITHMS[settings.congestion](mss, settings.initial_window_segments),
         )
         scale = 0
         while 0xFFFF << scale < settings.receive_buffer_max - 0xFFFF and scale < _LARGEST_SCALE:

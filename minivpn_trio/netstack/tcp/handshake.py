@@ -88,6 +88,11 @@ class Handshake(Teardown):
         self._builder = SegmentBuilder(self._model, timestamps=self._timestamps)
         self._model = b""
         sender.window = sender.max_window = window
+        settings = self._settings
+        if settings.initial_ssthresh_segments is not None and sender.rto.srtt:
+            # What the queues at the server hold, and what a fast path of this length does.
+            path = int(settings.initial_ssthresh_rate / 8 * sender.rto.srtt)
+            sender.congestion.threshold = settings.initial_ssthresh_segments * sender.mss + path
         if self.keepalive is not None:
             self._keepalive_deadline = now + self.keepalive
         self._changed = True
@@ -102,9 +107,7 @@ class Handshake(Teardown):
             if fresh:
                 # The initial window counts segments of the size that was agreed on.
                 settings = self._settings
-                self.sender.congestion = ALGORITHMS[settings.congestion](
-                    mss, settings.initial_window_segments, settings.initial_ssthresh_segments
-                )
+                self.sender.congestion = ALGORITHMS[settings.congestion](mss, settings.initial_window_segments)
 
     def set_path_mss(self, mss: int) -> None:
         """What the path takes has changed; bytes of payload and options."""

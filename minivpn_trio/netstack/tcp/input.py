@@ -8,7 +8,7 @@ from ..packets import ACK, FIN, RST, SYN, TcpSegment
 from ..sequence import MASK, Position, later_timestamp, unwrap
 from .handshake import Handshake
 from .network import os_error
-from .state import TcpState
+from .state import HANDSHAKE, TcpState
 
 __all__ = ["Input"]
 
@@ -97,7 +97,7 @@ class Input(Handshake):
                     return
             else:
                 if not flags & RST:
-                    self._handle_outside(seq, end, wire_ack, flags, window, blocks, payload, now)
+                    self._handle_outside(seq, end, wire_ack, flags, window, blocks, timestamps, payload, now)
                 return
         if flags & RST:
             self._handle_reset(seq, now)
@@ -120,7 +120,9 @@ class Input(Handshake):
             if flags & SYN:
                 self._acks.due = True
                 return
-        elif not self._acknowledge(wire_ack, window, seq, blocks, empty=not payload and not flags & FIN, now=now):
+        elif not self._acknowledge(
+            wire_ack, window, seq, blocks, timestamps, empty=not payload and not flags & FIN, now=now
+        ):
             return
         if (payload or flags & FIN) and self.state is not TcpState.CLOSED:
             self._take_payload(seq, payload, flags & FIN, now)
@@ -133,6 +135,7 @@ class Input(Handshake):
         flags: int,
         window: int,
         blocks: tuple[tuple[int, int], ...],
+        timestamps: tuple[int, int] | None,
         payload: bytes,
         now: float,
     ) -> None:
@@ -147,7 +150,7 @@ class Input(Handshake):
             self.receiver.insert(seq, payload)
         if flags & ACK and not flags & SYN and abs(seq - self.receiver.nxt) <= max(self.receiver.capacity_max, 0xFFFF):
             # Its acknowledgement may be news even so (RFC 9293, 3.10.7.4, first).
-            self._acknowledge(wire_ack, window, seq, blocks, empty=False, now=now)
+            self._acknowledge(wire_ack, window, seq, blocks, timestamps, empty=False, now=now)
 
     def _acceptable(self, seq: Position, end: Position) -> bool:
         """Whether some of a segment lies in the window (RFC 9293, table 6)."""
@@ -158,7 +161,15 @@ class Input(Handshake):
         return seq < edge and end > nxt
 
     def _acknowledge(
-        self, wire_ack: int, window: int, seq: Position, blocks: tuple[tuple[int, int], ...], *, empty: bool, now: float
+        self,
+        wire_ack: int,
+        window: int,
+        seq: Position,
+        blocks: tuple[tuple[int, int], ...],
+        timestamps: tuple[int, int] | None,
+        *,
+        empty: bool,
+        now: float,
     ) -> bool:
         """Process an acknowledgement. False: it acknowledges what was never sent, or what is too old (RFC 5961,
         5.2)."""
@@ -171,7 +182,12 @@ class Input(Handshake):
             return True
         una = sender.una
         unwrapped = tuple((unwrap(left, una), unwrap(right, una)) for left, right in blocks) if sender.sack else ()
-        self._take_ack(ack, window << self._snd_scale, seq, unwrapped, empty, now)
+        echoed = -1.0
+        if timestamps is not None and self._timestamps:
+            age = (self._tsval(now) - timestamps[1]) & MASK
+            if age < 0x80000000:
+                echoed = now - age / 1000
+        self._take_ack(ack, window << self._snd_scale, seq, unwrapped, empty, now, echoed)
         return True
 
     def _take_ack(
@@ -182,9 +198,10 @@ class Input(Handshake):
         blocks: tuple[tuple[Position, Position], ...],
         empty: bool,
         now: float,
+        echoed: float = -1.0,
     ) -> None:
         sender = self.sender
-        if sender.handle_ack(ack, window, seq, blocks, empty, now):
+        if sender.handle_ack(ack, window, seq, blocks, empty, now, echoed):
             self._changed = True
             self._after_acknowledgement(now)
 
@@ -229,8 +246,10 @@ class Input(Handshake):
     def handle_icmp_error(self, error: OSError) -> None:
         """An ICMP error about a segment in flight: fatal before the handshake is complete, a hint later (RFC 1122,
         4.2.3.9)."""
-        if self.state is TcpState.SYN_SENT:
+        if self.state in HANDSHAKE:
             self._end(error)
+        else:
+            self._soft_error = error
 
     def handle_path_mss(self, mss: int, now: float) -> None:
         """A segment in flight was too big: smaller ones from now on, and all in flight again (RFC 1191). Does not

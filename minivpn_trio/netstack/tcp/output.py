@@ -58,7 +58,7 @@ class Output(ControlBlock):
             if segment.is_fin:
                 packets.append(builder.build(segment.start & MASK, ack, FIN | ACK, window, tsval, tsecr))
         self._network.emit_train(packets)
-        if not receiver.has_holes:
+        if not receiver.has_report:
             self._acks.sent(receiver.nxt)
 
     def _send_ack(self, now: float) -> None:

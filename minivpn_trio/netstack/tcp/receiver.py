@@ -23,6 +23,8 @@ _MAX_PIECES = 16384
 #: Chunks smaller than this are joined while they queue, so that one-byte segments cost no more than others.
 _SMALL = 256
 _JOINED = 4096
+#: Duplicates reported after one burst: each takes an acknowledgement of its own.
+_MAX_DUPLICATES = 32
 
 
 class Receiver:
@@ -30,7 +32,7 @@ class Receiver:
 
     __slots__ = (
         "_copied",
-        "_duplicate",
+        "_duplicates",
         "_ends",
         "_measured_at",
         "_news",
@@ -75,7 +77,8 @@ class Receiver:
         self._news: list[Position] = []
         #: Ranges reported last, by a position in them, newest first.
         self._reported: list[Position] = []
-        self._duplicate: tuple[Position, Position] | None = None
+        #: What arrived twice since the last acknowledgement.
+        self._duplicates: list[tuple[Position, Position]] = []
         self._copied = 0
         self._measured_at = now
 
@@ -84,6 +87,11 @@ class Receiver:
         """Whether data is waiting behind something missing."""
         return bool(self._starts)
 
+    @property
+    def has_report(self) -> bool:
+        """Whether the next acknowledgement has SACK blocks to carry, so that no data can stand in for it."""
+        return bool(self._starts or self._duplicates)
+
     # --- arrival ---
 
     def insert(self, start: Position, payload: bytes) -> bool:
@@ -91,7 +99,7 @@ class Receiver:
         end = start + len(payload)
         if start < self.nxt:
             # RFC 2883: tell the sender what came twice.
-            self._duplicate = (start, min(end, self.nxt))
+            self._note_duplicate(start, min(end, self.nxt))
             if end <= self.nxt:
                 return False
             payload = payload[self.nxt - start :]
@@ -190,8 +198,15 @@ class Receiver:
         ends[low:high] = [max(end, ends[high - 1])]
         self.early += new
         if not new:
-            self._duplicate = (start, end)
+            self._note_duplicate(start, end)
         return new > 0
+
+    def _note_duplicate(self, start: Position, end: Position) -> None:
+        duplicates = self._duplicates
+        if duplicates and duplicates[-1][1] == start:
+            duplicates[-1] = (duplicates[-1][0], end)
+        elif len(duplicates) < _MAX_DUPLICATES:
+            duplicates.append((start, end))
 
     # --- what to tell the sender ---
 
@@ -199,9 +214,18 @@ class Receiver:
         """The SACK blocks of each acknowledgement due now, at most ``most`` in one (RFC 2018, 4).
 
         Usually one acknowledgement. If a burst touched more ranges than fit into one, several, so that each
-        range is reported at least once. A duplicate is the first block of all (RFC 2883).
+        range is reported at least once. A duplicate is the first block of all (RFC 2883), and each is
+        reported once.
         """
-        duplicate, self._duplicate = self._duplicate, None
+        if self._duplicates:
+            duplicates, self._duplicates = self._duplicates, []
+            latest = duplicates.pop()
+            return [[duplicate] for duplicate in duplicates] + self._take_sack_blocks(most, latest)
+        return self._take_sack_blocks(most, None)
+
+    def _take_sack_blocks(
+        self, most: int, duplicate: tuple[Position, Position] | None
+    ) -> list[list[tuple[Position, Position]]]:
         starts = self._starts
         if not starts:
             self._news.clear()

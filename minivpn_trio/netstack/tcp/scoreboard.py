@@ -1,4 +1,4 @@
-"""What was sent and is not acknowledged: the retransmission queue and the SACK scoreboard (RFC 6675).
+"""What was sent and is not acknowledged: the retransmission queue and the SACK scoreboard.
 
 Segments lie in one list in the order of their positions; what is acknowledged
 leaves at its head. SACK information is kept twice: as merged ranges, which
@@ -8,6 +8,10 @@ of an acknowledgement depends on what is new in it, not on what is in flight.
 ``pipe`` is RFC 6675's estimate of what is in the network, kept up to date with
 each change: a segment counts once if it is neither SACKed nor deemed lost,
 and once more if its retransmission is under way.
+
+What is lost is RACK's decision (rack.py), found by two walks that start where the last one
+ended: over what was sent once, which lies in the order of time as well as of positions, and over the
+retransmissions in the order in which they went out.
 """
 
 from __future__ import annotations
@@ -21,8 +25,6 @@ from ..sequence import Position
 
 __all__ = ["Scoreboard", "SentSegment"]
 
-#: RFC 6675's DupThresh.
-_DUPLICATE_THRESHOLD = 3
 #: Acknowledged segments at the head of the list that are left there until cutting them off pays.
 _SLACK = 256
 
@@ -55,7 +57,21 @@ class SentSegment:
 class Scoreboard:
     """Positions are unwrapped, sizes bytes, times seconds."""
 
-    __slots__ = ("_ends", "_head", "_lost", "_scanned", "_segments", "_starts", "pipe", "sacked_bytes")
+    __slots__ = (
+        "_ends",
+        "_head",
+        "_lost",
+        "_resent",
+        "_scanned",
+        "_segments",
+        "_starts",
+        "late",
+        "pipe",
+        "resent",
+        "sacked",
+        "sacked_bytes",
+        "sample",
+    )
 
     def __init__(self) -> None:
         self._segments: list[SentSegment] = []
@@ -64,11 +80,18 @@ class Scoreboard:
         self._starts: list[Position] = []
         self._ends: list[Position] = []
         self._lost: deque[SentSegment] = deque()
+        #: Retransmissions in the order of time, each with when it went out.
+        self._resent: deque[tuple[float, SentSegment]] = deque()
         #: Up to here segments were examined for loss.
         self._scanned: Position = 0
         self.pipe = 0
-        #: Sum of the SACKed segments.
-        self.sacked_bytes = 0
+        #: Sum and number of the SACKed segments.
+        self.sacked_bytes = self.sacked = 0
+        #: What the last ``acknowledge`` and ``sack`` found newly arrived: the newest that was sent once, the one
+        #: sent last among the retransmitted, and how many that were deemed lost but not yet sent again.
+        self.sample: SentSegment | None = None
+        self.resent: SentSegment | None = None
+        self.late = 0
 
     def __len__(self) -> int:
         return len(self._segments) - self._head
@@ -88,16 +111,13 @@ class Scoreboard:
 
     # --- acknowledgements ---
 
-    def acknowledge(self, position: Position) -> tuple[SentSegment | None, bool]:
-        """Everything before ``position`` arrived.
-
-        Returns the newest of these segments that was sent once and not
-        SACKed before (its age is a round-trip time), or None; and whether one of them was sent more than once.
-        """
+    def acknowledge(self, position: Position) -> None:
+        """Everything before ``position`` arrived. Sets ``sample``, ``resent`` and ``late``."""
         segments, head = self._segments, self._head
         count = len(segments)
         sample: SentSegment | None = None
-        resent = False
+        resent: SentSegment | None = None
+        late = 0
         pipe = self.pipe
         while head < count:
             segment = segments[head]
@@ -115,17 +135,19 @@ class Scoreboard:
                 break
             if segment.sacked:
                 self.sacked_bytes -= size
-            elif segment.lost:
-                if segment.resent:
-                    pipe -= size
+                self.sacked -= 1
             else:
-                pipe -= size
-            if segment.transmissions > 1:
-                resent = True
-            elif not segment.sacked:
-                sample = segment
+                if not segment.lost or segment.resent:
+                    pipe -= size
+                else:
+                    late += 1
+                if segment.transmissions == 1:
+                    sample = segment
+                elif resent is None or segment.sent_at > resent.sent_at:
+                    resent = segment
             head += 1
         self.pipe = pipe
+        self.sample, self.resent, self.late = sample, resent, late
         if head > _SLACK and head * 2 > count:
             del segments[:head]
             head = 0
@@ -136,11 +158,29 @@ class Scoreboard:
                 del starts[0], ends[0]
             else:
                 starts[0] = position
-        return sample, resent
 
-    def sack(self, start: Position, end: Position) -> SentSegment | None:
-        """One SACK block, within what is in flight. Returns the newest segment that it names for the first time
-        and that was sent once, or None."""
+    def fills(self, position: Position) -> bool:
+        """Whether acknowledging ``position`` names something for the first time that was sent once, below what
+        was SACKed: the network reorders."""
+        segments, at, count = self._segments, self._head, len(self._segments)
+        highest = self._ends[-1]
+        while at < count:
+            segment = segments[at]
+            if segment.end > position or segment.end >= highest:
+                return False
+            if segment.transmissions == 1 and not segment.sacked:
+                return True
+            at += 1
+        return False
+
+    @property
+    def highest(self) -> Position:
+        """The end of the highest SACKed range; 0: there is none."""
+        return self._ends[-1] if self._ends else 0
+
+    def sack(self, start: Position, end: Position) -> Position | None:
+        """One SACK block, within what is in flight. Adds to ``sample``, ``resent`` and ``late``. Returns the end of
+        the first segment that it names for the first time and that was sent once, or None."""
         starts, ends = self._starts, self._ends
         low = bisect_left(ends, start)
         high = bisect_right(starts, end)
@@ -157,10 +197,11 @@ class Scoreboard:
         ends[low:high] = [merged[1]]
         return self._mark(new, end, *merged)
 
-    def _mark(self, new: Position, until: Position, left: Position, right: Position) -> SentSegment | None:
+    def _mark(self, new: Position, until: Position, left: Position, right: Position) -> Position | None:
         segments = self._segments
         at = max(bisect_right(segments, new, lo=self._head, key=_start_of) - 1, self._head)
-        sample: SentSegment | None = None
+        first: Position | None = None
+        sample, resent = self.sample, self.resent
         while at < len(segments) and segments[at].start < until:
             segment = segments[at]
             at += 1
@@ -169,29 +210,72 @@ class Scoreboard:
             size = segment.end - segment.start
             segment.sacked = True
             self.sacked_bytes += size
+            self.sacked += 1
             self.pipe -= size * ((not segment.lost) + segment.resent)
+            if segment.lost and not segment.resent:
+                self.late += 1
             if segment.transmissions == 1:
-                sample = segment
-        return sample
+                if first is None:
+                    first = segment.end
+                if sample is None or segment.end > sample.end:
+                    sample = segment
+            elif resent is None or segment.sent_at > resent.sent_at:
+                resent = segment
+        self.sample, self.resent = sample, resent
+        return first
 
     # --- loss ---
 
-    def detect_losses(self, mss: int) -> bool:
-        """Deem lost what has enough SACKed data behind it (RFC 6675, IsLost). True: something new was lost."""
-        starts, ends = self._starts, self._ends
-        behind = 0
-        at = len(starts) - 1
-        while at >= 0:
-            behind += ends[at] - starts[at]
-            if behind > (_DUPLICATE_THRESHOLD - 1) * mss or len(starts) - at >= _DUPLICATE_THRESHOLD:
+    def detect_losses(self, sent_at: float, end: Position, deadline: float) -> tuple[int, float]:
+        """Deem lost what was sent before a segment that has arrived (sent at ``sent_at``, ending at ``end``),
+        and not later than ``deadline``. Returns how many bytes were lost, and when the first was sent of
+        those for which it is too early to say (0.0: none)."""
+        lost, waiting = 0, 0.0
+        resent = self._resent
+        first = self.first
+        una = self._segments[-1].end if first is None else first.start
+        while resent:
+            time, segment = resent[0]
+            if not segment.resent or segment.sacked or segment.sent_at != time or segment.start < una:
+                resent.popleft()
+                continue
+            if time > sent_at or (time == sent_at and segment.end >= end):
                 break
-            at -= 1
-        if at < 0:
-            return False
-        edge = starts[at]
-        if edge <= self._scanned:
-            return False
-        return self._lose_between(self._scanned, edge)
+            if time > deadline:
+                waiting = time
+                break
+            resent.popleft()
+            segment.resent = False
+            size = segment.end - segment.start
+            self.pipe -= size
+            lost += size
+            if self._lost and segment.start < self._lost[0].start:
+                self._lost.appendleft(segment)
+            else:
+                self._lost.append(segment)
+        segments = self._segments
+        at = bisect_left(segments, self._scanned, lo=self._head, key=_start_of)
+        count = len(segments)
+        while at < count:
+            segment = segments[at]
+            if not (segment.sacked or segment.lost):
+                time = segment.sent_at
+                if time > sent_at or (time == sent_at and segment.end >= end):
+                    break
+                if time > deadline:
+                    waiting = min(waiting, time) if waiting else time
+                    break
+                segment.lost = True
+                size = segment.end - segment.start
+                self.pipe -= size
+                lost += size
+                self._lost.append(segment)
+            at += 1
+        if at < count:
+            self._scanned = segments[at].start
+        elif count:
+            self._scanned = segments[-1].end
+        return lost, waiting
 
     def lose_first(self) -> bool:
         """Deem the first segment lost (three duplicate acknowledgements, or a partial one, without SACK)."""
@@ -203,22 +287,6 @@ class Scoreboard:
         self._lost.appendleft(first)
         return True
 
-    def _lose_between(self, start: Position, edge: Position) -> bool:
-        segments = self._segments
-        at = bisect_left(segments, start, lo=self._head, key=_start_of)
-        found = False
-        while at < len(segments):
-            segment = segments[at]
-            if segment.start >= edge:
-                break
-            if not segment.sacked and not segment.lost:
-                segment.lost = found = True
-                self.pipe -= segment.end - segment.start
-                self._lost.append(segment)
-            at += 1
-        self._scanned = edge
-        return found
-
     def lose_all(self, *, forget_sacks: bool) -> None:
         """The retransmission timer went off: go back to the first unacknowledged byte.
 
@@ -227,8 +295,9 @@ class Scoreboard:
         if forget_sacks:
             self._starts.clear()
             self._ends.clear()
-            self.sacked_bytes = 0
+            self.sacked_bytes = self.sacked = 0
         self._lost.clear()
+        self._resent.clear()
         self.pipe = 0
         for segment in self._segments[self._head :]:
             if forget_sacks:
@@ -238,6 +307,24 @@ class Scoreboard:
                 self._lost.append(segment)
         if self._segments:
             self._scanned = self._segments[-1].end
+
+    def find_all(self) -> None:
+        """Nothing was lost after all: what is deemed lost and was not sent again counts as under way."""
+        for segment in self._segments[self._head :]:
+            if segment.lost and not segment.resent:
+                segment.lost = False
+                if not segment.sacked:
+                    self.pipe += segment.end - segment.start
+        self._lost.clear()
+        first = self.first
+        if first is not None:
+            self._scanned = first.start
+
+    @property
+    def last_pending(self) -> SentSegment | None:
+        """The last segment, if it is neither SACKed nor deemed lost."""
+        last = self._segments[-1] if self._head < len(self._segments) else None
+        return None if last is None or last.sacked or last.lost else last
 
     def next_lost(self) -> SentSegment | None:
         """The first segment that waits for retransmission."""
@@ -252,11 +339,16 @@ class Scoreboard:
         return None
 
     def resend(self, segment: SentSegment, now: float) -> None:
-        """``segment``, from ``next_lost``, goes out again."""
+        """``segment``, from ``next_lost`` or ``last_pending``, goes out again."""
+        size = segment.end - segment.start
+        if not segment.lost:
+            segment.lost = True
+            self.pipe -= size
         segment.resent = True
         segment.transmissions += 1
         segment.sent_at = now
-        self.pipe += segment.end - segment.start
+        self._resent.append((now, segment))
+        self.pipe += size
 
     def resegment(self, mss: int) -> None:
         """Cut what is in flight into pieces of at most ``mss``; pieces keep the marks of the whole."""
@@ -274,4 +366,8 @@ class Scoreboard:
                 pieces.append(piece)
         self._segments = pieces
         self._head = 0
+        self.sacked = sum(piece.sacked for piece in pieces)
+        self._resent = deque(
+            sorted(((piece.sent_at, piece) for piece in pieces if piece.resent), key=lambda entry: entry[0])
+        )
         self._lost = deque(piece for piece in pieces if piece.lost and not piece.sacked and not piece.resent)

@@ -2,9 +2,10 @@
 
 Bytes wait in chunks as they were written, become segments when they may be
 sent, and stay in the scoreboard until they are acknowledged. Loss is
-found by SACK (RFC 6675), without SACK by three duplicate acknowledgements
-(RFC 6582), and at last by the timer, after which everything unacknowledged
-counts as lost and goes again from the first byte, in slow start.
+found by RACK (rack.py) and repaired at the pace of PRR (prr.py); without SACK by three duplicate
+acknowledgements (RFC 6582); and at last by the timer, after which everything unacknowledged
+counts as lost and goes again from the first byte, in slow start. A probe after two round trips
+of silence (TLP, RFC 8985) saves most of those timeouts. undo.py finds out what was for nothing.
 
 The order of business for the owner: ``handle_ack`` for acknowledgements,
 ``handle_timeout`` when ``deadline`` has passed, then ``take_segments`` until it
@@ -14,34 +15,58 @@ returns nothing.
 from __future__ import annotations
 
 from collections import deque
+from enum import Enum
 from math import inf
 
 from ..sequence import Position
 from .congestion import CongestionControl
+from .prr import ProportionalRateReduction
+from .rack import Rack
 from .rto import RetransmissionTimeout
 from .scoreboard import Scoreboard, SentSegment
 from .settings import TcpSettings
+from .undo import Undo
 
 __all__ = ["Sender"]
 
-#: Segments that may follow each other in recovery, beyond two for each one delivered.
-_BURST = 32
+#: RFC 8985, 7.2: for a single segment in flight, the peer's delayed acknowledgement; and no probe sooner than this.
+_PEERS_DELAY, _LEAST_PROBE = 0.2, 0.01
+#: A train is what the window lets out in this time, so that it does not fill a short queue at once.
+_TRAIN_TIME = 0.002
+
+
+class _Timer(Enum):
+    """What ``deadline`` is for."""
+
+    RETRANSMIT = 0
+    #: The tail loss probe.
+    TAIL = 1
+    #: It was too early to call a segment lost.
+    REORDER = 2
+    #: The peer's window holds us back.
+    PERSIST = 3
 
 
 class Sender:
     """Positions are unwrapped sequence numbers, sizes bytes, times seconds."""
 
     __slots__ = (
-        "_allowance",
         "_buffer",
         "_duplicates",
         "_head_offset",
         "_last_sent",
         "_override",
-        "_probing",
+        "_prr",
         "_recovery_point",
+        "_rescued",
         "_retransmit_now",
         "_settings",
+        "_slow",
+        "_tail_due",
+        "_tail_end",
+        "_tail_resent",
+        "_timer",
+        "_undo",
         "board",
         "buffered",
         "congestion",
@@ -51,12 +76,17 @@ class Sender:
         "max_window",
         "mss",
         "nxt",
+        "probe",
+        "probe_size",
+        "rack",
         "retransmissions",
         "retries",
         "rto",
         "sack",
+        "stalled_since",
         "timeouts",
         "una",
+        "user_timeout",
         "window",
         "wl1",
         "wl2",
@@ -80,6 +110,7 @@ class Sender:
         self.congestion = congestion
         self.rto = rto
         self.board = Scoreboard()
+        self.rack = Rack()
         #: The peer's window, from ``una``; its largest so far; the segment that set it (RFC 9293, SND.WL1, SND.WL2).
         self.window = self.max_window = 0
         self.wl1 = self.wl2 = 0
@@ -93,16 +124,28 @@ class Sender:
         self.fin = self.fin_sent = False
         self.retransmissions = 0
         self.timeouts = 0
+        #: Since when what was written waits for any progress; and how long it may, None: for all retries.
+        self.stalled_since = 0.0
+        self.user_timeout = settings.user_timeout
+        #: Size of one segment, larger than ``mss``, to try the path with; and that segment, once it was sent.
+        self.probe_size = 0
+        self.probe: SentSegment | None = None
         self._settings = settings
         self._buffer: deque[bytes] = deque()
         self._head_offset = 0
         #: End of what was in flight when a loss was detected; None outside of recovery.
         self._recovery_point: Position | None = None
+        #: Recovery is from a timeout: slow start, not proportional reduction.
+        self._slow = False
         self._retransmit_now = False
+        self._rescued = False
         self._duplicates = 0
-        #: What may go out at once in recovery.
-        self._allowance = 0
-        self._probing = False
+        self._prr = ProportionalRateReduction()
+        self._undo = Undo()
+        self._timer = _Timer.RETRANSMIT
+        #: ``nxt`` when the tail loss probe went out, until it is answered; whether it was a retransmission.
+        self._tail_end: Position | None = None
+        self._tail_resent = self._tail_due = False
         self._override = False
         self._last_sent = 0.0
 
@@ -138,12 +181,13 @@ class Sender:
         blocks: tuple[tuple[Position, Position], ...],
         empty: bool,
         now: float,
+        echoed: float = -1.0,
     ) -> int:
         """An acceptable acknowledgement (una - max_window <= ack <= nxt) in a segment at ``seq`` that was
         ``empty`` or not.
 
-        ``window`` is scaled to bytes; ``blocks`` are unwrapped SACK blocks. Returns the number of newly acknowledged
-        bytes.
+        ``window`` is scaled to bytes; ``blocks`` are unwrapped SACK blocks; ``echoed`` is when we sent what
+        its timestamp echoes, -1.0 if unknown. Returns the number of newly acknowledged bytes.
         """
         same_window = window == self.window
         self._update_window(ack, window, seq, now)
@@ -151,81 +195,216 @@ class Sender:
         board = self.board
         in_flight = self.nxt - self.una
         outstanding = in_flight - board.sacked_bytes
-        sampled: SentSegment | None = None
-        ambiguous = False
         if acked > 0:
             self.una = ack
-            sampled, ambiguous = board.acknowledge(ack)
+            if board.sacked and board.fills(ack):
+                self.rack.reordering = True
+            board.acknowledge(ack)
             self._duplicates = 0
-        news = False
-        for start, end in blocks:
-            # Blocks below una are DSACKs, or old; those beyond nxt are lies.
-            if end <= self.una or end > self.nxt or start >= end:
-                continue
-            before = board.sacked_bytes
-            newest = board.sack(max(start, self.una), end)
-            news = news or board.sacked_bytes > before
-            if newest is not None and not ambiguous:
-                sampled = newest
+        else:
+            board.sample = board.resent = None
+            board.late = 0
+        # Karn: who knows which of the two was acknowledged.
+        ambiguous = board.resent is not None
+        duplicate = bool(blocks) and self._take_blocks(blocks, now)
+        sample = board.sample
         rtt = 0.0
-        if sampled is not None and not ambiguous:
-            rtt = now - sampled.sent_at
-            self.rto.sample(rtt)
-        delivered = outstanding - (self.nxt - self.una - board.sacked_bytes)
-        self._allowance = min(self._allowance, _BURST * self.mss) + 2 * delivered
+        if sample is not None:
+            if not ambiguous:
+                rtt = now - sample.sent_at
+                self.rto.sample(rtt)
+            self.rack.delivered(sample, now)
+        resent = board.resent
+        if resent is not None and (
+            echoed >= resent.sent_at - 0.0015 if echoed >= 0 else now - resent.sent_at >= self.rto.min_rtt
+        ):
+            # Surely the retransmission, not the original.
+            self.rack.delivered(resent, now)
         if acked > 0:
             self.retries = 0
             self.rto.progress()
-            self._probing = False
-            self.deadline = now + self.rto.value if self.una < self.nxt else inf
-            self._advance(acked, in_flight, rtt, now)
-        elif acked == 0 and empty and same_window and in_flight and not blocks:
+            self.stalled_since = now
+            if self._undo.active and self._undo.advanced(echoed, board.late, self.sack):
+                self._take_back(now)
+            if self._recovery_point is None:
+                self.congestion.handle_ack(acked, in_flight, rtt, now)
+            else:
+                self._advance_recovering(acked, in_flight, rtt, now)
+        elif not self.sack and acked == 0 and empty and same_window and in_flight:
             self._duplicates += 1
-        if self.una < self.nxt:
-            self._detect_losses(acked, in_flight, news, now)
+        if self._tail_end is not None:
+            self._judge_probe(ack, acked, bool(blocks), duplicate, empty, in_flight, now)
+        found, waiting = False, 0.0
+        if (board.sacked or self._recovery_point is not None or self._duplicates) and self.una < self.nxt:
+            found, waiting = self._detect_losses(acked, now)
+            if self._recovery_point is not None and not self._slow:
+                delivered = outstanding - (self.nxt - self.una - board.sacked_bytes)
+                if delivered or found:
+                    self._prr.acknowledged(
+                        delivered, board.pipe, self.congestion.threshold, acked > 0 and not found, self.mss
+                    )
+        if acked > 0 or waiting or found:
+            self._arm(now, waiting)
         return max(acked, 0)
+
+    def _take_blocks(self, blocks: tuple[tuple[Position, Position], ...], now: float) -> bool:
+        """SACK. True: the first block is a DSACK (RFC 2883)."""
+        board, una, nxt = self.board, self.una, self.nxt
+        highest = max(board.highest, una)
+        start, end = blocks[0]
+        duplicate = una - max(self.max_window, 0xFFFF) < start < end and (
+            end <= una or (len(blocks) > 1 and blocks[1][0] <= start and end <= blocks[1][1])
+        )
+        if duplicate:
+            self.rack.duplicate(una, nxt)
+            if self._undo.active and self._undo.duplicate(start, -(-(end - start) // self.mss)):
+                self._take_back(now)
+        for start, end in blocks:
+            # Blocks below una are DSACKs, or old; those beyond nxt are lies.
+            if end <= una or end > nxt or start >= end:
+                continue
+            first = board.sack(max(start, una), end)
+            if first is not None and first < highest:
+                self.rack.reordering = True
+        return duplicate
+
+    def _take_back(self, now: float) -> None:
+        """The reduction was for nothing (RFC 4015)."""
+        if not self._slow:
+            self.rack.reordering = True
+        self.congestion.handle_undo(now)
+        self.board.find_all()
+        self._recovery_point = None
+        self._slow = self._retransmit_now = False
 
     def _update_window(self, ack: Position, window: int, seq: Position, now: float) -> None:
         if self.wl1 < seq or (self.wl1 == seq and self.wl2 <= ack):
-            if self._probing:
+            if self._timer is _Timer.PERSIST:
                 # Any answer shows that the peer lives.
                 self.retries = 0
                 if window:
                     self.rto.progress()
-                    self._probing = False
+                    self._timer = _Timer.RETRANSMIT
                     self.deadline = inf
             self.window = window
             self.wl1, self.wl2 = seq, ack
             self.max_window = max(self.max_window, window)
 
-    def _advance(self, acked: int, in_flight: int, rtt: float, now: float) -> None:
-        """``una`` moved: leave recovery, or grow the window."""
+    def _advance_recovering(self, acked: int, in_flight: int, rtt: float, now: float) -> None:
+        """``una`` moved in recovery: leave it, or grow the window after a timeout."""
         point = self._recovery_point
-        if point is None:
-            self.congestion.handle_ack(acked, in_flight, rtt, now)
-        elif self.una >= point:
+        assert point is not None
+        if self.una >= point:
             self._recovery_point = None
+            self._slow = False
+            self.rack.recovered()
             self.congestion.handle_recovered(self.board.pipe, now)
-        elif self.congestion.window < self.congestion.threshold:
+        elif self._slow and self.congestion.window < self.congestion.threshold:
             # After a timeout: slow start, while the holes are filled.
             self.congestion.handle_ack(acked, max(in_flight, self.congestion.window), rtt, now)
 
-    def _detect_losses(self, acked: int, in_flight: int, news: bool, now: float) -> None:
+    def _detect_losses(self, acked: int, now: float) -> tuple[bool, float]:
+        """Whether something new is lost; when to look again (0.0: no need)."""
         board = self.board
+        recovering = self._recovery_point is not None
+        waiting = 0.0
         if self.sack:
-            if not news:
-                return
-            found = board.detect_losses(self.mss)
-        elif self._recovery_point is None:
+            rack, rto = self.rack, self.rto
+            tolerance = rack.rtt + rack.tolerance(recovering, board.sacked, rto.min_rtt, rto.srtt)
+            lost, waiting = board.detect_losses(rack.sent_at, rack.end, now - tolerance)
+            if waiting:
+                waiting += tolerance + 0.0005
+            if lost and self.probe is not None and self.probe.lost:
+                lost -= self.probe.end - self.probe.start
+                self._drop_probe()
+                self._retransmit_now = True
+            found = lost > 0
+        elif not recovering:
             found = self._duplicates == 3 and board.lose_first()
         else:
             # RFC 6582: a partial acknowledgement names the next hole, which goes out at once.
             found = acked > 0 and board.lose_first()
             self._retransmit_now = self._retransmit_now or found
-        if found and self._recovery_point is None:
-            self._recovery_point = self.nxt
-            self._retransmit_now = True
-            self.congestion.handle_loss(in_flight, now)
+        if found and not recovering:
+            self._begin_recovery(acked, now)
+        return found, waiting
+
+    def _begin_recovery(self, acked: int, now: float) -> None:
+        in_flight = self.nxt - self.una
+        self._recovery_point = self.nxt
+        self._slow = False
+        self._retransmit_now = True
+        self._rescued = False
+        self._tail_end = None
+        self._undo.begin(self.una)
+        self.congestion.handle_loss(in_flight + acked, now)
+        self._prr.begin(in_flight, self.mss)
+
+    def _drop_probe(self) -> None:
+        """The larger segment did not get through: no sign of congestion, only of its size."""
+        self.probe = None
+        self.board.resegment(self.mss)
+
+    # --- the tail loss probe ---
+
+    def _probe_tail(self, segments: list[SentSegment], now: float) -> None:
+        """RFC 8985, 7.3: a new segment, even beyond the congestion window, or else the last one again."""
+        self._tail_due = False
+        size = min(self.mss, self.buffered)
+        if size and self.window - (self.nxt - self.una) >= size:
+            self._tail_resent = False
+            self._cut(segments, size, self.mss, now)
+        else:
+            last = self.board.last_pending
+            if last is None:
+                self._tail_end = None
+                return
+            self._tail_resent = True
+            self.board.resend(last, now)
+            self.retransmissions += 1
+            segments.append(last)
+        self._last_sent = now
+        self._tail_end = self.nxt
+
+    def _judge_probe(
+        self, ack: Position, acked: int, blocks: bool, duplicate: bool, empty: bool, in_flight: int, now: float
+    ) -> None:
+        """Whether the probe is answered, and whether it repaired a loss (RFC 8985, 7.4.2)."""
+        end = self._tail_end
+        assert end is not None
+        if ack < end:
+            return
+        if not self._tail_resent or duplicate or (ack == end and not acked and not blocks and empty):
+            # Original and probe have both arrived, or it was new data.
+            self._tail_end = None
+        elif ack > end:
+            # Only one of the two: the original was lost.
+            self._tail_end = None
+            if self._recovery_point is None:
+                self.congestion.handle_loss(in_flight, now)
+                self.congestion.handle_recovered(self.board.pipe, now)
+
+    def _arm(self, now: float, waiting: float) -> None:
+        """Choose the timer: ``waiting`` is when to look for losses again, 0.0 if there is no need."""
+        if self.una == self.nxt:
+            self.deadline = inf
+            self._timer = _Timer.RETRANSMIT
+            return
+        rto = self.rto
+        delay = rto.value
+        self._timer = _Timer.RETRANSMIT
+        if waiting:
+            self.deadline = max(waiting, now)
+            self._timer = _Timer.REORDER
+            return
+        if self.sack and self._recovery_point is None and self._tail_end is None and rto.srtt and not self.board.sacked:
+            probe = max(2 * rto.srtt + (_PEERS_DELAY if len(self.board) == 1 else 0.0), _LEAST_PROBE)
+            if probe < delay:
+                delay = probe
+                self._timer = _Timer.TAIL
+        self.deadline = now + delay
+        if self.user_timeout is not None:
+            self.deadline = min(self.deadline, max(self.stalled_since + self.user_timeout, now))
 
     # --- what goes out ---
 
@@ -233,13 +412,16 @@ class Sender:
         """Up to ``limit`` segments to send now: first what was lost, then what is new. They count as sent."""
         board = self.board
         segments: list[SentSegment] = []
+        if self._tail_due:
+            self._probe_tail(segments, now)
+            return segments
+        recovering = self._recovery_point is not None
         budget = self.congestion.window - board.pipe
         if not self.sack:
-            # Each duplicate acknowledgement says that a segment has left the network.
+            # Each duplicate acknowledgement says that a segment has left the network (RFC 3042, RFC 5681).
             budget += self._duplicates * self.mss
-        if self._recovery_point is not None and board.pipe:
-            # A hole that is filled frees much of the window at once; what it frees goes out as it would have.
-            budget = min(budget, self._allowance)
+        elif recovering and not self._slow:
+            budget = self._prr.budget
         lost = board.next_lost()
         if lost is not None:
             if self._retransmit_now:
@@ -250,23 +432,42 @@ class Sender:
                     break
                 board.resend(lost, now)
                 segments.append(lost)
-                self.retransmissions += 1
                 budget -= size
                 lost = board.next_lost()
             self._retransmit_now = False
+            if segments:
+                self.retransmissions += len(segments)
+                self._undo.resent(len(segments), now)
         if lost is None and len(segments) < limit and (self.buffered or (self.fin and not self.fin_sent)):
             self._take_new(segments, limit - len(segments), budget, now)
+        if recovering and not segments and not self._rescued and not self._slow and budget >= self.mss and self.sack:
+            self._rescue(segments, now)
         if segments:
             self._last_sent = now
-            self._allowance -= sum(segment.end - segment.start for segment in segments)
-            if self.deadline == inf or self._probing:
-                self._probing = False
-                self.deadline = now + self.rto.value
+            if recovering:
+                self._prr.sent(sum(segment.end - segment.start for segment in segments))
+            if self.deadline == inf or self._timer is _Timer.PERSIST:
+                if self.una == segments[0].start:
+                    self.stalled_since = now
+                self._arm(now, 0.0)
         elif self.deadline == inf and self.una == self.nxt and (self.buffered or (self.fin and not self.fin_sent)):
             # The peer's window holds us back: ask again, lest its update got lost (RFC 9293, 3.8.6.1).
-            self._probing = True
+            self._timer = _Timer.PERSIST
+            self.stalled_since = now
             self.deadline = now + self.rto.value
         return segments
+
+    def _rescue(self, segments: list[SentSegment], now: float) -> None:
+        """RFC 6675, NextSeg 4: nothing else to send, once a recovery the last segment, lest the tail be lost too.
+        Only if it is overdue: RACK hears of it anyway, a little later, when a retransmission is acknowledged."""
+        last = self.board.last_pending
+        if last is None or now - last.sent_at < self.rto.srtt + self.rto.min_rtt / 4:
+            return
+        self._rescued = True
+        self.board.resend(last, now)
+        self.retransmissions += 1
+        self._undo.resent(1, now)
+        segments.append(last)
 
     def _take_new(self, segments: list[SentSegment], limit: int, budget: int, now: float) -> None:
         in_flight = self.nxt - self.una
@@ -280,7 +481,14 @@ class Sender:
             # Not all may go. Wait for room for a train, but for no more than a third of the window.
             window = min(self.congestion.window, self.window)
             train = min(self._settings.train_min_segments * mss, window // 3, waiting)
-            if in_flight and usable < train and self._recovery_point is None:
+            if train > 2 * mss and self.rto.srtt > 0.003:
+                train = max(min(train, int(window * _TRAIN_TIME / self.rto.srtt)), 2 * mss)
+            if (
+                in_flight
+                and usable < train
+                and self._recovery_point is None
+                and not (self.board.sacked or self._duplicates)
+            ):
                 return
             if usable < mss and not self._override and (in_flight or usable < self.max_window // 2):
                 return
@@ -291,7 +499,13 @@ class Sender:
         self._override = False
         if count > 0:
             size = min(count * mss, usable, waiting)
-            self._cut(segments, size, now)
+            if self.probe_size and self.probe_size <= size and self._recovery_point is None:
+                self._cut(segments, self.probe_size, self.probe_size, now)
+                self.probe = segments[-1]
+                size -= self.probe_size
+                self.probe_size = 0
+            if size:
+                self._cut(segments, size, mss, now)
         if self.fin and not self.buffered and not self.fin_sent and count < limit:
             # A FIN takes a position, yet no room worth speaking of.
             segment = SentSegment(self.nxt, self.nxt + 1, b"", now)
@@ -300,9 +514,9 @@ class Sender:
             self.nxt += 1
             self.fin_sent = True
 
-    def _cut(self, segments: list[SentSegment], size: int, now: float) -> None:
-        """Make ``size`` bytes of the buffer into segments."""
-        mss, buffer, offset, position = self.mss, self._buffer, self._head_offset, self.nxt
+    def _cut(self, segments: list[SentSegment], size: int, mss: int, now: float) -> None:
+        """Make ``size`` bytes of the buffer into segments of ``mss``."""
+        buffer, offset, position = self._buffer, self._head_offset, self.nxt
         new: list[SentSegment] = []
         append = new.append
         left = size
@@ -341,26 +555,52 @@ class Sender:
 
     # --- the timer ---
 
+    def expired(self, now: float, most: int) -> bool:
+        """Whether it is time to give up: ``most`` timeouts in a row, or the user's patience is over."""
+        if self.user_timeout is not None and (self.una < self.nxt or self.buffered):
+            return now - self.stalled_since >= self.user_timeout
+        return self.retries >= most and self._timer in (_Timer.RETRANSMIT, _Timer.PERSIST)
+
     def handle_timeout(self, now: float) -> bool:
         """``deadline`` has passed. True: ask the peer for its window, with an old sequence number and no data."""
+        timer = self._timer
+        if timer is _Timer.REORDER:
+            _, waiting = self._detect_losses(0, now)
+            self._arm(now, waiting)
+            return False
+        if timer is _Timer.TAIL:
+            self._tail_due = True
+            self._tail_end = self.nxt
+            self._arm(now, 0.0)
+            return False
         self.retries += 1
         in_flight = self.nxt - self.una
         self.rto.expire()
         if not in_flight:
             self.deadline = now + self.rto.value
+            if self.user_timeout is not None:
+                self.deadline = min(self.deadline, max(self.stalled_since + self.user_timeout, now))
             # A window that stays small is used at last (RFC 9293, 3.8.6.2.1).
             self._override = self.window > 0
             return True
         self.timeouts += 1
         board = self.board
+        flight = board.pipe if self._slow else in_flight
+        if self.probe is not None:
+            self._drop_probe()
         first = board.first
         # The first segment SACKed and yet not acknowledged: the peer changed its mind.
         board.lose_all(forget_sacks=(first is not None and first.sacked) or self.retries > 1)
-        self.congestion.handle_timeout(in_flight if self.retries == 1 else 0, now)
+        self.congestion.handle_timeout(max(flight, 1) if self.retries == 1 else 0, now)
+        if self.retries == 1:
+            self._undo.begin(self.una)
         self._recovery_point = self.nxt
+        self._slow = True
+        self._tail_end = None
+        self._tail_due = False
         self._retransmit_now = True
         self._duplicates = 0
-        self.deadline = now + self.rto.value
+        self._arm(now, 0.0)
         return False
 
     def set_mss(self, mss: int) -> None:

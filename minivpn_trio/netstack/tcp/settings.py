@@ -23,9 +23,13 @@ class TcpSettings:
     send_buffer: int = 2 * 1024 * 1024
     #: RFC 6928.
     initial_window_segments: int = 10
-    #: Slow start ends here, then one segment a round trip: about as many datagrams as the
-    #: default socket buffer of the server holds. None: until the first loss (RFC 5681).
+    #: Slow start ends at the latest with so many segments, about as many datagrams as the default socket
+    #: buffer of the server holds, besides what a path of this rate (bits a second) carries in the round trip
+    #: that the handshake took. On a path of 20 ms that is no limit; on one without any length, where a
+    #: hundred segments fill every queue before the round-trip time could tell, it is all that counts.
+    #: None: no limit.
     initial_ssthresh_segments: int | None = 90
+    initial_ssthresh_rate: float = 1e9
     #: A train of segments waits until so many fit into the window (or a third of it, or nothing is in flight).
     train_min_segments: int = 32
     #: Largest number of segments built at once for one connection.
@@ -44,6 +48,8 @@ class TcpSettings:
     time_wait: float = 60.0
     #: How long a closed connection waits for the peer's FIN.
     fin_wait_2: float = 60.0
+    #: Seconds that written data may go without progress before ETIMEDOUT (RFC 5482); None: as many retries as above.
+    user_timeout: float | None = None
     #: First keepalive probe after this much silence; None: none unless asked for by connection.
     keepalive_idle: float | None = None
     keepalive_interval: float = 75.0
@@ -51,6 +57,6 @@ class TcpSettings:
     #: RFC 5961: at most one challenge ACK per connection in this time.
     challenge_ack_interval: float = 0.5
     #: A name in ``congestion.ALGORITHMS``.
-    congestion: str = "newreno"
+    congestion: str = "cubic"
     timestamps: bool = True
     sack: bool = True

@@ -294,6 +294,10 @@ def test_timeout_backs_off_and_goes_back_to_the_first_byte() -> None:
     for _ in range(1000):
         script.wait(0.01)
         for segment in script.out():
+            if script.now - start < 0.1:
+                # The tail loss probe, after two round trips, is the last segment again.
+                assert segment.seq == sent[4].seq
+                continue
             assert segment.seq == sent[0].seq
             times.append(script.now - start)
     gaps = [b - a for a, b in pairwise([0.0, *times])]

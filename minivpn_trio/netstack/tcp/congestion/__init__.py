@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from .cubic import Cubic
 from .newreno import NewReno
 
-__all__ = ["ALGORITHMS", "CongestionControl", "NewReno"]
+__all__ = ["ALGORITHMS", "CongestionControl", "Cubic", "NewReno"]
 
 
 class CongestionControl(Protocol):
@@ -20,7 +21,7 @@ class CongestionControl(Protocol):
 
     #: Bytes that may be in flight.
     window: int
-    #: Where slow start ends.
+    #: Where slow start ends. The owner may lower it before anything was sent.
     threshold: int
 
     def handle_ack(self, acked: int, in_flight: int, rtt: float, now: float) -> None:
@@ -39,6 +40,10 @@ class CongestionControl(Protocol):
         """Everything that was in flight when the loss was detected is acknowledged; ``in_flight`` is left."""
         ...
 
+    def handle_undo(self, now: float) -> None:
+        """The last loss or timeout was none: everything had only been late (RFC 4015, RFC 3708)."""
+        ...
+
     def handle_idle(self, now: float) -> None:
         """Nothing was sent for longer than a retransmission timeout (RFC 5681, 4.1)."""
         ...
@@ -48,5 +53,5 @@ class CongestionControl(Protocol):
         ...
 
 
-#: name -> (mss, initial window in segments, initial threshold in segments or None) -> algorithm
-ALGORITHMS: dict[str, Callable[[int, int, int | None], CongestionControl]] = {"newreno": NewReno}
+#: name -> (mss, initial window in segments) -> algorithm
+ALGORITHMS: dict[str, Callable[[int, int], CongestionControl]] = {"newreno": NewReno, "cubic": Cubic}

@@ -1,6 +1,8 @@
-"""NewReno: slow start, one segment a round trip, halving on loss (RFC 5681, RFC 6582)."""
+"""NewReno: slow start with HyStart++, one segment a round trip, halving on loss (RFC 5681, RFC 6582)."""
 
 from __future__ import annotations
+
+from .hystart import HyStart
 
 __all__ = ["NewReno"]
 
@@ -13,13 +15,16 @@ _BURST = 32
 class NewReno:
     """The standard, and the yardstick for everything else."""
 
-    __slots__ = ("_credit", "_initial_segments", "_mss", "threshold", "window")
+    __slots__ = ("_before", "_credit", "_hystart", "_initial_segments", "_mss", "threshold", "window")
 
-    def __init__(self, mss: int, initial_segments: int = 10, threshold_segments: int | None = None) -> None:
+    def __init__(self, mss: int, initial_segments: int = 10) -> None:
         self._mss = mss
         self._initial_segments = initial_segments
         self.window = initial_segments * mss
-        self.threshold = _CEILING if threshold_segments is None else threshold_segments * mss
+        self.threshold = _CEILING
+        self._hystart: HyStart | None = HyStart()
+        #: Window and threshold before the last reduction.
+        self._before: tuple[int, int] | None = None
         #: Bytes acknowledged since the window grew last (RFC 3465).
         self._credit = 0
 
@@ -30,9 +35,12 @@ class NewReno:
         if window < self.threshold:
             # Doubling in a round trip needs only half of the window in use.
             if in_flight * 2 >= window:
-                grown = min(acked, self.threshold - window)
-                self.window = window + grown
-                self._credit += acked - grown
+                hystart = self._hystart
+                grown = acked if hystart is None else hystart.growth(acked, in_flight, rtt)
+                self.window = min(window + grown, self.threshold)
+                if hystart is not None and hystart.done:
+                    self._hystart = None
+                    self.threshold = self.window
             return
         if in_flight + 4 * self._mss + window // 3 < window:
             return
@@ -43,6 +51,8 @@ class NewReno:
 
     def handle_loss(self, in_flight: int, now: float) -> None:
         """Half of what was in flight, at least two segments (RFC 5681, equation 4)."""
+        self._before = (self.window, self.threshold)
+        self._hystart = None
         self.threshold = max(in_flight // 2, 2 * self._mss)
         self.window = self.threshold
         self._credit = 0
@@ -50,6 +60,8 @@ class NewReno:
     def handle_timeout(self, in_flight: int, now: float) -> None:
         """Start over with one segment (RFC 5681, 3.1); repeated timeouts leave the threshold alone."""
         if in_flight:
+            self._before = (self.window, self.threshold)
+            self._hystart = None
             self.threshold = max(in_flight // 2, 2 * self._mss)
         self.window = self._mss
         self._credit = 0
@@ -58,6 +70,12 @@ class NewReno:
         """Back to the threshold, but not in one burst: a large one overflows the queue that has just
         overflowed (RFC 6582, 3.2, step 3). What is missing comes by slow start."""
         self.window = min(self.threshold, in_flight + _BURST * self._mss)
+
+    def handle_undo(self, now: float) -> None:
+        """As if the last reduction had not been."""
+        if self._before is not None:
+            self.window, self.threshold = max(self.window, self._before[0]), self._before[1]
+            self._before = None
 
     def handle_idle(self, now: float) -> None:
         """What was learnt is out of date: restart from the initial window."""

@@ -1,0 +1,64 @@
+"""Finding out that a reduction was for nothing: Eifel (RFC 3522) by timestamps, DSACK (RFC 3708) without.
+
+After a spurious retransmission the first acknowledgement that moves ``una`` was caused by the original, which
+its echoed timestamp tells; or every retransmission of the episode is reported as a
+duplicate. A peer without timestamps but with SACK that names what was deemed lost by the timer and never
+sent again says the same (F-RTO, RFC 5682). The answer is RFC 4015's: back to what was.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from ..sequence import Position
+
+__all__ = ["Undo"]
+
+
+class Undo:
+    """One episode of loss. Times are seconds."""
+
+    __slots__ = ("_duplicates_due", "_first_at", "_judged", "_since", "active")
+
+    def __init__(self) -> None:
+        #: An episode is on, and nothing has shown it to be real.
+        self.active = False
+        self._since: Position = 0
+        self._first_at = inf
+        self._duplicates_due = 0
+        self._judged = False
+
+    def begin(self, una: Position) -> None:
+        """A loss was detected."""
+        self.active = True
+        self._since = una
+        self._first_at = inf
+        self._duplicates_due = 0
+        self._judged = False
+
+    def resent(self, count: int, now: float) -> None:
+        """``count`` segments went out again."""
+        self._duplicates_due += count
+        self._first_at = min(self._first_at, now)
+
+    def advanced(self, echoed: float, late: int, sack: bool) -> bool:
+        """``una`` moved, by a segment that echoes what we sent at ``echoed`` (-1.0: not known); ``late`` segments,
+        deemed lost and not sent again, arrived. True: the episode is over, it was for nothing."""
+        if self._judged or not self.active or self._first_at == inf:
+            return False
+        self._judged = True
+        # Timestamps count milliseconds.
+        spurious = echoed < self._first_at - 0.0015 if echoed >= 0 else sack and late > 0
+        if spurious:
+            self.active = False
+        return spurious
+
+    def duplicate(self, start: Position, segments: int) -> bool:
+        """A DSACK named ``segments`` segments from ``start``. True: all that was sent again had arrived before."""
+        if not self.active or start < self._since or not self._duplicates_due:
+            return False
+        self._duplicates_due -= min(segments, self._duplicates_due)
+        if self._duplicates_due:
+            return False
+        self.active = False
+        return True

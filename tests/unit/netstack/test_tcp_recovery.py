@@ -1,0 +1,332 @@
+"""Loss recovery, segment by segment: RACK-TLP, PRR, undoing what was for nothing, DSACK both ways."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from tcp_script import MASK, PEER, US, Script
+
+from minivpn_trio.netstack import scapy_wire
+from minivpn_trio.netstack.packets import ACK, IcmpMessage, TcpSegment
+from minivpn_trio.netstack.tcp.connection import TcpConnection
+from minivpn_trio.netstack.tcp.settings import TcpSettings
+
+FULL = 1448
+RTT = 0.1
+
+
+def flight(script: Script, connection: TcpConnection, count: int) -> list[TcpSegment]:
+    """``count`` full segments go out; a round trip passes."""
+    assert connection.write(bytes(count * FULL), script.now) == count * FULL
+    sent = script.out()
+    assert len(sent) == count
+    return sent
+
+
+def settled(settings: TcpSettings | None = None, **options: bool) -> tuple[Script, TcpConnection]:
+    """A connection whose round trip of 100 ms is known, with a window of some 40 segments."""
+    script = Script(settings=settings)
+    connection = script.connect(**options)
+    connection.sender.rto.srtt = connection.sender.rto.min_rtt = 0.0
+    for count in (10, 20, 20):
+        sent = flight(script, connection, count)
+        script.now += RTT
+        script.take(sent)
+        script.give(script.segment())
+        assert script.out() == []
+    assert connection.rtt == pytest.approx(RTT, rel=0.01)
+    return script, connection
+
+
+def echo_of(segment: TcpSegment) -> int:
+    assert segment.timestamps is not None
+    return segment.timestamps[0]
+
+
+def sack(script: Script, *blocks: tuple[TcpSegment, TcpSegment], ack: int | None = None, echo: int = 0) -> None:
+    """An acknowledgement with blocks from one segment to another, both included."""
+    edges = tuple((first.seq, (last.seq + FULL) & MASK) for first, last in blocks)
+    segment = script.segment(ack=script.ack if ack is None else ack, sack_blocks=edges)
+    if echo:
+        assert segment.timestamps is not None
+        segment.timestamps = (segment.timestamps[0], echo)
+    script.give(segment)
+
+
+def seqs(segments: list[TcpSegment]) -> list[int]:
+    return [segment.seq for segment in segments]
+
+
+def test_tail_loss_probe_after_two_round_trips_repairs_without_a_timeout() -> None:
+    """RFC 8985, 7: the last of five is lost; its probe gets through."""
+    script, connection = settled()
+    sent = flight(script, connection, 5)
+    script.now += RTT
+    script.give(script.segment(ack=sent[4].seq))
+    assert script.out() == []
+    window = connection.sender.congestion.window
+    start = script.now
+    # One segment in flight: two round trips, and the peer's delayed acknowledgement; the timeout comes before.
+    while not (probe := script.out()):
+        script.wait(0.005)
+    assert seqs(probe) == [sent[4].seq]
+    assert 0.29 <= script.now - start <= 0.42
+    assert connection.sender.congestion.window <= window
+
+
+def test_tail_loss_of_several_is_found_by_the_probe() -> None:
+    """Three segments at the tail lost: the probe (the last again) is SACKed, RACK marks the rest."""
+    script, connection = settled()
+    sent = flight(script, connection, 8)
+    script.now += RTT
+    script.give(script.segment(ack=sent[5].seq))
+    script.wait(2 * RTT + 0.011)
+    probe = script.out()
+    assert seqs(probe) == [sent[7].seq]
+    script.now += RTT
+    sack(script, (sent[7], sent[7]), ack=sent[5].seq, echo=echo_of(probe[0]))
+    resent = script.out()
+    assert seqs(resent) == [sent[5].seq]
+    script.now += RTT
+    sack(script, (sent[7], sent[7]), ack=sent[6].seq, echo=echo_of(resent[0]))
+    assert seqs(script.out()) == [sent[6].seq]
+    assert connection.sender.timeouts == 0
+    assert connection.sender.in_recovery
+
+
+def test_tail_loss_probe_prefers_new_data() -> None:
+    """It goes beyond the congestion window, by one segment."""
+    script, connection = settled()
+    connection.sender.congestion.window = 4 * FULL
+    connection.write(bytes(10 * FULL), script.now)
+    sent = script.out()
+    assert len(sent) == 4
+    script.wait(2 * RTT + 0.011)
+    assert seqs(script.out()) == [(sent[3].seq + FULL) & MASK]
+
+
+def test_spurious_tail_loss_probe_costs_nothing() -> None:
+    """Both copies arrive: the DSACK says so, and the window stays."""
+    script, connection = settled()
+    sent = flight(script, connection, 5)
+    script.wait(2 * RTT + 0.011)
+    assert seqs(script.out()) == [sent[4].seq]
+    window = connection.sender.congestion.window
+    end = (sent[4].seq + FULL) & MASK
+    script.give(script.segment(ack=end))
+    script.give(script.segment(ack=end, sack_blocks=((sent[4].seq, end),)))
+    flight(script, connection, 1)
+    assert connection.sender.congestion.window >= window
+    assert not connection.sender.in_recovery
+
+
+def test_probe_that_repaired_a_loss_reduces_the_window() -> None:
+    """No DSACK came before later data was acknowledged: the original was lost (RFC 8985, 7.4.2)."""
+    script, connection = settled()
+    sent = flight(script, connection, 5)
+    script.wait(2 * RTT + 0.011)
+    assert len(script.out()) == 1
+    window = connection.sender.congestion.window
+    script.ack = (sent[4].seq + FULL) & MASK
+    script.give(script.segment())
+    later = flight(script, connection, 3)
+    script.now += RTT
+    script.take(later)
+    script.give(script.segment())
+    assert connection.sender.congestion.threshold < window
+
+
+def test_lost_retransmission_is_found_without_a_timeout() -> None:
+    script, connection = settled()
+    sent = flight(script, connection, 20)
+    script.now += RTT
+    sack(script, (sent[1], sent[6]))
+    first = script.out()
+    assert first[0].seq == sent[0].seq
+    connection.write(bytes(20 * FULL), script.now)
+    script.now += RTT / 2
+    sack(script, (sent[1], sent[19]))
+    new = script.out()
+    assert new and new[0].seq not in seqs(sent)
+    script.now += RTT
+    # What was sent after the retransmission arrives, the retransmission does not.
+    sack(script, (sent[1], new[3]), echo=echo_of(new[3]))
+    assert script.out()[0].seq == sent[0].seq
+    assert connection.sender.timeouts == 0
+
+
+def test_reordering_within_a_quarter_of_the_round_trip_costs_nothing() -> None:
+    """Two segments overtaken by two others: fewer than three SACKed, so RACK waits; then they arrive."""
+    script, connection = settled()
+    sent = flight(script, connection, 4)
+    script.now += RTT
+    sack(script, (sent[2], sent[3]))
+    assert script.out() == []
+    script.wait(RTT / 5)
+    assert script.out() == []
+    script.give(script.segment(ack=(sent[3].seq + FULL) & MASK))
+    assert script.out() == []
+    assert connection.sender.rack.reordering
+    # Now it is known that the network reorders: more of it is waited for as well.
+    script.ack = (sent[3].seq + FULL) & MASK
+    sent = flight(script, connection, 10)
+    script.now += RTT
+    sack(script, (sent[1], sent[9]))
+    assert script.out() == []
+    # A quarter of a round trip later it counts as lost, by the timer, without another acknowledgement.
+    script.wait(RTT / 4 + 0.002)
+    assert script.out()[0].seq == sent[0].seq
+
+
+def test_recovery_sends_in_proportion_to_what_arrives() -> None:
+    """PRR: over the round trip of recovery seven tenths of the flight go out (CUBIC), evenly."""
+    script, connection = settled()
+    connection.write(bytes(100 * FULL), script.now)
+    sent = script.out()
+    count = len(sent)
+    assert count >= 30
+    script.now += RTT
+    out: list[int] = []
+    for index in range(1, count):
+        sack(script, (sent[1], sent[index]))
+        out.append(len(script.out()))
+    assert max(out) <= 4
+    total = sum(out)
+    assert 0.6 * count <= total <= 0.8 * count
+    script.give(script.segment(ack=(sent[-1].seq + FULL) & MASK))
+    assert connection.sender.congestion.window <= 0.75 * count * FULL
+
+
+def test_eifel_a_timeout_for_nothing_is_taken_back() -> None:
+    """A delay of a second: the first acknowledgement echoes the original (RFC 3522, RFC 4015)."""
+    script, connection = settled()
+    sent = flight(script, connection, 20)
+    window = connection.sender.congestion.window
+    original = echo_of(sent[0])
+    script.wait(1.0)
+    assert script.out()
+    assert connection.sender.timeouts >= 1
+    assert connection.sender.congestion.window == FULL
+    script.give(script.segment(ack=sent[10].seq, timestamps=(int(script.now * 1000) & MASK, original)))
+    assert not connection.sender.in_recovery
+    assert connection.sender.congestion.window >= window
+    script.give(script.segment(ack=(sent[19].seq + FULL) & MASK, timestamps=(int(script.now * 1000) & MASK, original)))
+    assert script.out() == []
+
+
+def test_f_rto_without_timestamps() -> None:
+    """What the timer called lost and nobody sent again is acknowledged (RFC 5682)."""
+    script, connection = settled(timestamps=False)
+    sent = flight(script, connection, 20)
+    window = connection.sender.congestion.window
+    script.wait(1.0)
+    script.out()
+    assert connection.sender.congestion.window == connection.sender.mss
+    script.give(script.segment(ack=sent[10].seq))
+    assert not connection.sender.in_recovery
+    assert connection.sender.congestion.window >= window
+
+
+def test_a_real_timeout_is_not_taken_back() -> None:
+    script, connection = settled()
+    sent = flight(script, connection, 20)
+    script.wait(0.9)
+    resent = script.out()
+    assert connection.sender.timeouts == 1
+    script.now += RTT
+    script.give(
+        script.segment(ack=(sent[0].seq + FULL) & MASK, timestamps=(int(script.now * 1000), echo_of(resent[-1])))
+    )
+    assert connection.sender.in_recovery
+    assert connection.sender.congestion.window < 5 * FULL
+
+
+def test_fast_recovery_for_nothing_is_taken_back_when_all_retransmissions_are_reported_twice() -> None:
+    """RFC 3708: every retransmission of the episode comes back as a DSACK."""
+    script, connection = settled()
+    sent = flight(script, connection, 10)
+    window = connection.sender.congestion.window
+    script.now += RTT
+    sack(script, (sent[2], sent[9]))
+    resent = script.out()
+    assert seqs(resent) == [sent[0].seq, sent[1].seq]
+    assert connection.sender.congestion.window < window
+    script.now += RTT
+    script.ack = (sent[9].seq + FULL) & MASK
+    later = echo_of(resent[-1])
+    # Not told by timestamps: the peer echoes something newer.
+    script.give(script.segment(timestamps=(int(script.now * 1000), later)))
+    assert connection.sender.congestion.threshold < window
+    for segment in sent[:2]:
+        script.give(script.segment(sack_blocks=((segment.seq, (segment.seq + FULL) & MASK),)))
+    assert connection.sender.congestion.window >= window
+    assert connection.sender.rack.reordering
+
+
+def test_every_duplicate_is_reported() -> None:
+    """RFC 2883, several in one burst, each in an acknowledgement of its own unless they touch."""
+    script, _ = settled()
+    old = [script.segment(payload=bytes([index]) * 100, seq=(script.seq + index * 100) & MASK) for index in range(5)]
+    script.give(*old)
+    script.out()
+    script.seq = (script.seq + 500) & MASK
+    script.give(old[0], old[2], old[3])
+    blocks = [segment.sack_blocks for segment in script.out()]
+    first = old[0].seq
+    assert blocks == [((first, first + 100),), ((first + 200, first + 400),)]
+
+
+def test_limited_transmit() -> None:
+    """RFC 3042: the first two duplicate acknowledgements let out a new segment each."""
+    script, connection = settled(sack=False)
+    connection.sender.congestion.window = 10 * FULL
+    connection.write(bytes(20 * FULL), script.now)
+    sent = script.out()
+    assert len(sent) == 10
+    script.now += RTT
+    for number in range(2):
+        script.give(script.segment(ack=sent[0].seq))
+        assert seqs(script.out()) == [(sent[9].seq + (1 + number) * FULL) & MASK]
+    script.give(script.segment(ack=sent[0].seq))
+    assert script.out()[0].seq == sent[0].seq
+
+
+def test_user_timeout() -> None:
+    """RFC 5482: written data without progress for so long ends the connection, whatever the retries."""
+    script = Script(settings=TcpSettings(user_timeout=5.0))
+    connection = script.connect()
+    script.wait(100)
+    assert connection.error is None
+    connection.write(b"x", script.now)
+    script.wait(4.9)
+    assert connection.error is None
+    script.wait(0.2)
+    assert isinstance(connection.error, TimeoutError)
+
+
+def test_user_timeout_counts_a_closed_window() -> None:
+    script = Script(settings=TcpSettings(user_timeout=5.0))
+    connection = script.connect()
+    script.give(script.segment(window=0))
+    connection.write(b"x" * 5000, script.now)
+    end = script.now + 4.9
+    while script.now < end:
+        script.wait(0.1)
+        for probe in script.out():
+            script.give(script.segment(ACK, window=0, ack=(probe.seq + 1) & MASK))
+    assert connection.error is None
+    script.wait(0.3)
+    assert isinstance(connection.error, TimeoutError)
+
+
+def test_soft_error_is_the_reason_of_a_timeout() -> None:
+    script = Script(settings=TcpSettings(data_retries=3))
+    connection = script.connect()
+    connection.write(b"x", script.now)
+    (packet,) = script.stack.take_output()
+    script.stack.handle_packets([scapy_wire.build_icmp(IcmpMessage(PEER, US, 3, 1, 0, packet[:60]))], script.now)
+    assert connection.error is None
+    script.wait(60)
+    assert connection.error is not None
+    assert connection.error.errno == errno.EHOSTUNREACH
