@@ -98,7 +98,11 @@ class Connection:
             session_state=lambda: self.session.state,
         )
         self.reliable = ReliableTransport(
-            role=Role.CLIENT, tls_timeout=config.tls_timeout, adaptive=not transport.is_stream
+            role=Role.CLIENT,
+            tls_timeout=config.tls_timeout,
+            adaptive=not transport.is_stream,
+            tracer=tracer,
+            session_state=lambda: self.session.state,
         )
         self.channel = ControlChannel(role=Role.CLIENT, max_payload=lambda: self.muxer.max_control_payload)
         self.session = TlsSession(
