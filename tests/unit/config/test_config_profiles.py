@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minivpn_trio.config import honour_data
-from minivpn_trio.config.model import Credentials, Remote, TunnelConfig
+from minivpn_trio.config.model import Credentials, Remote, StaticChallenge, TunnelConfig
 from minivpn_trio.config.ovpn import Profile, load_config, parse_profile, read_profile
 from minivpn_trio.errors import ConfigError
 
@@ -449,6 +449,36 @@ def test_credentials() -> None:
     given = read(BASE + "auth-user-pass nowhere.txt\n", credentials=Credentials("a", "b"))
     assert given.needs == ()
     assert given.partial.credentials == Credentials("a", "b")
+
+
+def test_user_name_without_a_password() -> None:
+    profile = read(BASE + "<auth-user-pass>\nme\n</auth-user-pass>\n")
+    assert profile.partial.username == "me"
+    profile.partial.validate(can_ask=True)
+    with pytest.raises(ConfigError, match="auth-user-pass"):
+        profile.partial.validate()
+
+
+def test_how_to_log_in() -> None:
+    assert config_of("").auth_retry == "none"
+    assert not config_of("").auth_nocache
+    for how in ("none", "nointeract", "interact"):
+        assert config_of(f"auth-retry {how}\n").auth_retry == how
+    assert complaints("auth-retry always\n")[0][:2] == (LINE, "auth-retry")
+    assert config_of("auth-nocache\n").auth_nocache
+
+
+def test_static_challenge() -> None:
+    config = config_of('static-challenge "Your code: " 1\n')
+    assert config.static_challenge == StaticChallenge("Your code: ", echo=True)
+    assert config_of("static-challenge PIN 0 concat\n").static_challenge == StaticChallenge("PIN", concatenated=True)
+    assert config_of("static-challenge PIN 0 scrv1\n").static_challenge == StaticChallenge("PIN")
+    assert read(BASE + "static-challenge PIN 0\n").needs == ("auth-user-pass", "static-challenge")
+    for bad in ("PIN", "PIN yes", "PIN 1 base64", "'' 1"):
+        assert complaints(f"static-challenge {bad}\n")[0][:2] == (LINE, "static-challenge")
+    with pytest.raises(ConfigError, match="static-challenge"):
+        config.with_credentials("a", "b").validate()
+    config.validate(can_ask=True)
 
 
 def test_files_that_do_not_exist_are_needed_and_no_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -158,3 +159,22 @@ def test_answer_to_a_text_challenge() -> None:
     assert encode_message(challenge_response("")) == b"CR_RESPONSE,\0"
     with pytest.raises(ValueError, match="1024"):
         challenge_response("x" * 1025)
+
+
+_KINDS = [
+    "AUTH_FAILED,CRV1:", "AUTH_FAILED,TEMP", "AUTH_FAILED,",
+    "INFO_PRE,CR_TEXT:", "INFO,WEB_AUTH:", "INFO_PRE,OPEN_URL:",
+]  # fmt: skip
+
+
+@given(kind=st.sampled_from(_KINDS), rest=st.text(st.sampled_from(":,[]=ERhttps/@. ?#%0a~"), max_size=60))
+def test_what_a_server_may_ask(kind: str, rest: str) -> None:
+    """Whatever it writes: text is bounded, an address is an https one with a host that is not something else."""
+    message = parse_message(kind + rest)
+    if isinstance(message, WebAuthMessage) and message.url is not None:
+        parts = urlsplit(message.url)
+        assert parts.scheme == "https"
+        assert parts.netloc
+        assert parts.username is None
+    if isinstance(message, AuthFailedMessage) and message.challenge is not None:
+        assert rest.count(":") >= 3
