@@ -243,6 +243,11 @@ class ServerCore:
 
     def _feed(self, client: Client, burst: Burst, now: float) -> None:
         self._step(client, lambda endpoint: endpoint.handle_datagrams(burst, now))
+        if client.endpoint.muxer.remote_session_id is None:
+            # What looked like a reset was none, or failed to authenticate: nothing began.
+            self.drops[DropReason.BAD_SESSION_ID] += len(burst)
+            self._remove(client)
+            return
         packets = client.endpoint.take_packets()
         if packets:
             self._route(client, packets, now)

@@ -8,7 +8,7 @@
 root, no network beyond 127.0.0.1, and none at all with ``memory_dialer``:
 
     async with open_vpn_server(listen=False) as server:
-        dial = server.memory_dialer(LinkConditions(loss=0.3, delay=0.05), seed=7)
+        dial = server.memory_dialer(LinkConditions(loss=0.1, delay=0.05), seed=7)
         async with open_tun_dialer(server.client_config(), dial) as dialer:
             ...
             dial.change(LinkConditions(loss=1.0))   # the network is gone
