@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.interop.lab.lab import Lab, Server, why_not
 from tests.interop.lab.management import MANAGED
+from tests.interop.lab.namespaces import tool
 from tests.interop.lab.openvpn import ServerOptions
 
 HERE = Path(__file__).parent
@@ -27,6 +30,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if ours and not required and why_not() is not None:
         config.hook.pytest_deselected(items=ours)
         items[:] = [item for item in items if item not in ours]
+    elif ours:
+        foreign = [item for item in ours if not _suits(item)]
+        config.hook.pytest_deselected(items=foreign)
+        items[:] = [item for item in items if item not in foreign]
+
+
+@cache
+def _version() -> tuple[int, int]:
+    """Of the installed openvpn, such as (2, 6). A newer one may stand first on PATH."""
+    said = subprocess.run([tool("openvpn"), "--version"], stdout=subprocess.PIPE, text=True, check=False).stdout
+    major, minor = said.split()[1].split("_")[0].split(".")[:2]
+    return int(major), int(minor)
+
+
+def _suits(item: pytest.Item) -> bool:
+    """Whether the installed server can act out what the test wants of it."""
+    marker = item.get_closest_marker("openvpn")
+    if marker is None:
+        return True
+    return marker.kwargs.get("since", (0, 0)) <= _version() < marker.kwargs.get("before", (99, 0))
 
 
 @pytest.fixture(scope="session")

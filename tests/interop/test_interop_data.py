@@ -6,11 +6,14 @@ import contextlib
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import trio
 
 from minivpn_trio import TunDialer
+from minivpn_trio.datachannel import ciphers
+from minivpn_trio.datachannel.epoch import EpochSealer
 from minivpn_trio.errors import DropReason
 from minivpn_trio.events import KeysGenerated, Reconnecting, Rekeyed
 from tests.interop.exchanges import EventLog, download, echo, everyday, open_tunnel, upload
@@ -92,7 +95,7 @@ class TestFragment:
         """TCP does not need fragments then: its segments are as long as fits."""
         server = start_server(extra=("fragment 1300",))
         async with open_tunnel(server.profile_file(extra=("fragment 1300",))) as dialer:
-            assert dialer.tunnel_info.mss_ipv4 == 1300 - 28 - 24 - 4 - 40
+            assert await mss_seen(dialer, TUN_IPV4) == dialer.tunnel_info.mss_ipv4
             await download(dialer, 1_000_000)
             await upload(dialer, 1_000_000)
             assert await udp_echo(dialer, PATTERN[:1472])
@@ -236,6 +239,7 @@ class TestCompression:
                     received += part
         assert bytes(received) == self.ZEROS
 
+    @pytest.mark.openvpn(before=(2, 7))  # later servers do not compress any more
     @pytest.mark.parametrize("cipher", ["AES-256-GCM", "AES-128-CBC"])
     @pytest.mark.parametrize(
         ("line", "framing"),
@@ -270,6 +274,7 @@ class TestCompression:
             await self.zeros(dialer)
             assert not dialer.stats().data.drops
 
+    @pytest.mark.openvpn(before=(2, 7))  # later servers do not compress any more
     @pytest.mark.parametrize("line", ["compress lz4", "compress lz4-v2", "comp-lzo yes"])
     async def test_unless_it_was_asked_for_it_is_dropped(self, start_server, line) -> None:
         server = start_server(extra=compressing(line))
@@ -304,6 +309,55 @@ class TestCompression:
         server = start_server(extra=("compress migrate",))
         async with open_tunnel(server.profile_file(extra=("compress migrate",))) as dialer:
             await everyday(dialer)
+
+
+@pytest.mark.openvpn(since=(2, 7))
+class TestEpochs:
+    @pytest.mark.parametrize("cipher", ["AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305"])
+    @pytest.mark.parametrize(
+        "options", [{}, {"transport": "tcp"}, {"wrap": "tls-crypt"}, {"compression": "stub"}], ids=str
+    )
+    async def test_tunnels(self, start_server, cipher, options) -> None:
+        server = start_server(cipher=cipher, extra=("mssfix 0",), **options)
+        log = EventLog()
+        async with open_tunnel(server.profile_file(), on_event=log, reneg_packets=2000) as dialer:
+            await everyday(dialer)
+            await download(dialer, 4_000_000)
+            await upload(dialer, 2_000_000)
+            assert await mss_seen(dialer, TUN_IPV4) == dialer.tunnel_info.mss_ipv4
+            assert not dialer.stats().data.drops
+        assert "aead-epoch" in server.log
+        assert len(log.of(Rekeyed)) >= 1
+
+    async def test_fragments(self, start_server) -> None:
+        lines = ("fragment 1300", "mssfix 0")
+        server = start_server(extra=lines)
+        async with open_tunnel(server.profile_file(extra=lines)) as dialer:
+            assert await udp_echo(dialer, PATTERN[:1472])
+            await everyday(dialer)
+            assert not dialer.stats().data.drops
+        assert "aead-epoch" in server.log
+
+    async def test_the_server_follows_us(self, start_server, monkeypatch) -> None:
+        """We go one to four epochs ahead, in the middle of everything; its answers come in the same."""
+        sealers: list[EpochSealer] = []
+
+        class Noted(EpochSealer):
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
+                sealers.append(self)
+
+        monkeypatch.setattr(ciphers, "EpochSealer", Noted)
+        server = start_server()
+        async with open_tunnel(server.profile_file()) as dialer:
+            (sealer,) = sealers
+            for number in range(12):
+                sealer.advance(sealer.epoch + 1 + number % 4)
+                await echo(dialer, 20_000)
+                assert sealer._peer.current.epoch == sealer.epoch
+            assert sealer.epoch == 31
+            assert not dialer.stats().data.drops
+        assert "Received data packet with new epoch 31" in server.log
 
 
 class TestSmallBlocks:
