@@ -7,17 +7,27 @@ cycle; ARCHITECTURE.md's picture is generated from the same table
 
 Several edges into one worker share one channel, so a worker has one inlet and
 reads its input in the order in which it was sent.
+
+An edge is a channel, or direct. On a direct edge the sender calls the target's
+step (ports.py) as long as the target is idle and nothing is queued for it: a
+burst then goes from the socket to the application, or back, without a turn
+of the scheduler between stages. Else it is the channel that it would have been, in the same order, with the same
+back-pressure. Direct are those edges where a measurement paid for it (docs/performance.md); everything works
+without (``pytest --edges=channels``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import trio
+
+from .ports import Inlet, WaitingOutlet
 
 __all__ = ["EDGES", "Edge", "Lifetime", "Pipes", "WhenFull", "diagram", "waiting_graph"]
 
@@ -49,6 +59,8 @@ class Edge:
     when_full: WhenFull
     why: str
     lifetime: Lifetime = Lifetime.CONNECTION
+    #: The sender calls the target where it can.
+    direct: bool = False
 
     @property
     def name(self) -> str:
@@ -62,9 +74,9 @@ WAIT, DROP = WhenFull.WAIT, WhenFull.DROP
 EDGES: tuple[Edge, ...] = (
     # up
     Edge("networkio.move_up", "packetmuxer.move_up", "Burst", 4, WAIT,
-         "the kernel's socket buffer is the better queue, and a TCP stream must not lose bytes"),
+         "the kernel's socket buffer is the better queue, and a TCP stream must not lose bytes", direct=True),
     Edge("packetmuxer.move_up", "datachannel.move_up", "Burst", 4, WAIT,
-         "datachannel.move_up never waits itself, so this ends"),
+         "datachannel.move_up never waits itself, so this ends", direct=True),
     Edge("packetmuxer.move_up", "reliable.move_up", "list[SequencedPacket]", 16, DROP,
          "nothing was acknowledged yet: the peer sends it again"),
     Edge("packetmuxer.move_up", "tlssession.worker", "RemoteBound", 64, DROP,
@@ -74,17 +86,17 @@ EDGES: tuple[Edge, ...] = (
     Edge("controlchannel.move_up", "tlssession.worker", "TLSBytes | SoftResetSeen", 64, WAIT,
          "it was acknowledged, so it must arrive"),
     Edge("datachannel.move_up", "tun.inbound", "Burst", 64, DROP,
-         "a slow reader must not stop the tunnel; inner TCP repairs it", Lifetime.CLIENT),
+         "a slow reader must not stop the tunnel; inner TCP repairs it", Lifetime.CLIENT, direct=True),
     # down
     Edge("tun.outbound", "datachannel.move_down", "Burst", 8, WAIT,
-         "back-pressure reaches the application", Lifetime.CLIENT),
-    Edge("datachannel.move_down", "packetmuxer.move_down", "Burst", 8, WAIT, "back-pressure"),
+         "back-pressure reaches the application", Lifetime.CLIENT, direct=True),
+    Edge("datachannel.move_down", "packetmuxer.move_down", "Burst", 8, WAIT, "back-pressure", direct=True),
     Edge("tlssession.worker", "controlchannel.move_down", "TLSBytes | OpenKey | ExpectKey | RetireKey", 16, WAIT,
          "back-pressure"),
     Edge("controlchannel.move_down", "reliable.move_down", "list[Segment | OpenKey | ExpectKey | RetireKey]", 16,
          WAIT, "the send window opens again with the next ACK"),
     Edge("reliable.move_down", "packetmuxer.move_down", "ControlBurst", 8, WAIT, "back-pressure"),
-    Edge("packetmuxer.move_down", "networkio.move_down", "Burst", 8, WAIT, "back-pressure of the socket"),
+    Edge("packetmuxer.move_down", "networkio.move_down", "Burst", 8, WAIT, "back-pressure of the socket", direct=True),
     # sideways
     Edge("tlssession.worker", "packetmuxer.move_down", "RenegotiationKey", 8, WAIT,
          "it shares the inlet of the control packets, so it is there before the soft reset that needs it"),
@@ -96,8 +108,61 @@ EDGES: tuple[Edge, ...] = (
 )
 
 
+class Junction(Generic[T]):
+    """The inlet of a worker with a direct edge (``ports.SteppedInlet``), and what its senders need to know of it."""
+
+    __slots__ = ("_receive", "_receive_nowait", "busy", "channel", "depth", "queued", "step")
+
+    def __init__(self, sender: trio.MemorySendChannel[T], receiver: trio.MemoryReceiveChannel[T], depth: int) -> None:
+        self.channel = sender
+        self._receive, self._receive_nowait = receiver.receive, receiver.receive_nowait
+        self.depth = depth
+        self.step: Callable[[T], T | None] | None = None
+        #: Items in the channel; the worker has one that it has not done with.
+        self.queued = 0
+        self.busy = False
+
+    async def receive(self) -> T:
+        """The next item; the one before is done. Checkpoints, cancel-safe."""
+        self.busy = False
+        item = await self._receive()
+        self.queued -= 1
+        self.busy = True
+        return item
+
+    def receive_nowait(self) -> T:
+        """The next item, or trio.WouldBlock."""
+        self.busy = False
+        item = self._receive_nowait()
+        self.queued -= 1
+        self.busy = True
+        return item
+
+    @contextmanager
+    def stepped(self, step: Callable[[T], T | None]) -> Iterator[None]:
+        """Have senders call ``step``."""
+        self.busy = False
+        self.step = step
+        try:
+            yield
+        finally:
+            self.step = None
+            self.busy = False
+
+    def put(self, item: T) -> None:
+        """Have the step take ``item``, or else queue it. Raises trio.WouldBlock: no room."""
+        step = self.step
+        if step is not None and not self.queued and not self.busy:
+            rest = step(item)
+            if rest is None:
+                return
+            item = rest
+        self.channel.send_nowait(item)
+        self.queued += 1
+
+
 class WaitingSender(Generic[T]):
-    """The sending end of a WAIT edge (``ports.WaitingOutlet``)."""
+    """The sending end of a WAIT edge that is a channel (``ports.WaitingOutlet``)."""
 
     __slots__ = ("_channel", "send", "send_nowait")
 
@@ -107,21 +172,61 @@ class WaitingSender(Generic[T]):
         self.send = channel.send
         self.send_nowait = channel.send_nowait
 
+    def has_room(self) -> bool:
+        """Whether ``send_nowait`` would take an item now."""
+        statistics = self._channel.statistics()
+        return statistics.current_buffer_used < statistics.max_buffer_size or statistics.tasks_waiting_receive > 0
+
+
+class DirectSender(Generic[T]):
+    """The sending end of a WAIT edge that is direct, or of one that shares the channel of one that is."""
+
+    __slots__ = ("_junction", "send_nowait")
+
+    def __init__(self, junction: Junction[T], direct: bool) -> None:
+        self._junction = junction
+        self.send_nowait = junction.put if direct else self._queue
+
+    def _queue(self, item: T) -> None:
+        self._junction.channel.send_nowait(item)
+        self._junction.queued += 1
+
+    async def send(self, item: T) -> None:
+        """Hand ``item`` over, waiting for room. Checkpoints, cancel-safe."""
+        junction = self._junction
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self.send_nowait(item)
+        except trio.WouldBlock:
+            # Counted at once: whoever comes between now and then must not overtake it.
+            junction.queued += 1
+            try:
+                await junction.channel.send(item)
+            except BaseException:
+                junction.queued -= 1
+                raise
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def has_room(self) -> bool:
+        """Whether ``send_nowait`` would take an item now."""
+        return self._junction.queued < self._junction.depth
+
 
 class DroppingSender(Generic[T]):
     """The sending end of a DROP edge (``ports.DroppingOutlet``)."""
 
-    __slots__ = ("_channel", "_drops", "_name")
+    __slots__ = ("_drops", "_name", "_send_nowait")
 
-    def __init__(self, channel: trio.MemorySendChannel[T], name: str, drops: Counter[str]) -> None:
-        self._channel = channel
+    def __init__(self, send_nowait: Callable[[T], None], name: str, drops: Counter[str]) -> None:
+        self._send_nowait = send_nowait
         self._name = name
         self._drops = drops
 
     def offer(self, item: T) -> bool:
         """Hand ``item`` over; False, counted under the edge's name, when nobody has room for it."""
         try:
-            self._channel.send_nowait(item)
+            self._send_nowait(item)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self._drops[self._name] += 1
             return False
@@ -136,10 +241,10 @@ class Pipes:
     """
 
     def __init__(
-        self, lifetime: Lifetime, drops: Counter[str] | None = None, edges: Iterable[Edge] = EDGES
+        self, lifetime: Lifetime, drops: Counter[str] | None = None, edges: Iterable[Edge] | None = None
     ) -> None:
         self.drops: Counter[str] = Counter() if drops is None else drops
-        self._edges = {(e.source, e.target): e for e in edges if e.lifetime is lifetime}
+        self._edges = {(e.source, e.target): e for e in edges or EDGES if e.lifetime is lifetime}
         depths: dict[str, int] = {}
         for edge in self._edges.values():
             depths[edge.target] = max(depths.get(edge.target, 0), edge.depth)
@@ -147,6 +252,11 @@ class Pipes:
         for target, depth in depths.items():
             sender, receiver = trio.open_memory_channel[Any](depth)
             self._channels[target] = (sender, receiver)
+        self._junctions = {
+            edge.target: Junction(*self._channels[edge.target], depths[edge.target])
+            for edge in self._edges.values()
+            if edge.direct
+        }
 
     def __enter__(self) -> Pipes:
         return self
@@ -160,23 +270,31 @@ class Pipes:
             sender.close()
             receiver.close()
 
-    def inlet(self, target: str) -> trio.MemoryReceiveChannel[Any]:
+    def inlet(self, target: str) -> Inlet[Any]:
         """Where ``target`` reads; all edges into it arrive here. KeyError: not in the table."""
-        return self._channels[target][1]
+        junction = self._junctions.get(target)
+        return self._channels[target][1] if junction is None else junction
 
-    def waiting(self, source: str, target: str) -> WaitingSender[Any]:
+    def waiting(self, source: str, target: str) -> WaitingOutlet[Any]:
         """The sending end of a WAIT edge. KeyError: no such edge; ValueError: it drops."""
         edge = self._edges[source, target]
         if edge.when_full is not WAIT:
             raise ValueError(f"{edge.name} never waits")
-        return WaitingSender(self._channels[target][0])
+        junction = self._junctions.get(target)
+        if junction is None:
+            return WaitingSender(self._channels[target][0])
+        return DirectSender(junction, edge.direct)
 
     def dropping(self, source: str, target: str) -> DroppingSender[Any]:
         """The sending end of a DROP edge. KeyError: no such edge; ValueError: it waits."""
         edge = self._edges[source, target]
         if edge.when_full is not DROP:
             raise ValueError(f"{edge.name} waits")
-        return DroppingSender(self._channels[target][0], edge.name, self.drops)
+        junction = self._junctions.get(target)
+        send_nowait: Callable[[Any], None] = self._channels[target][0].send_nowait
+        if junction is not None:
+            send_nowait = DirectSender(junction, edge.direct).send_nowait
+        return DroppingSender(send_nowait, edge.name, self.drops)
 
 
 def waiting_graph(edges: Iterable[Edge] = EDGES) -> dict[str, set[str]]:
@@ -189,12 +307,12 @@ def waiting_graph(edges: Iterable[Edge] = EDGES) -> dict[str, set[str]]:
 
 
 def diagram(edges: Iterable[Edge] = EDGES) -> str:
-    """The table as a Mermaid flowchart: solid arrows hold back, dotted ones drop."""
+    """The table as a Mermaid flowchart: solid arrows hold back, dotted ones drop; "direct" may be a call."""
     lines = ["flowchart TD"]
     for edge in edges:
         arrow = "-->" if edge.when_full is WAIT else "-.->"
         source, target = (name.replace(".", "_") for name in (edge.source, edge.target))
-        label = f"{edge.item} x{edge.depth}".replace("|", "or")
+        label = f"{edge.item} x{edge.depth}".replace("|", "or") + (", direct" if edge.direct else "")
         lines.append(f'    {source}["{edge.source}"] {arrow}|"{label}"| {target}["{edge.target}"]')
     return "\n".join(lines)
 

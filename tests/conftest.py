@@ -1,15 +1,22 @@
-"""Settings that every test shares: hypothesis' profiles.
+"""Settings that every test shares: hypothesis' profiles, and how the workers are joined.
 
 ``HYPOTHESIS_PROFILE`` chooses: ``dev`` (the default), ``ci`` (chosen by ``CI=true``; the same
 examples each time, so a red run is a change's doing) or ``fuzz`` (long, new examples each time,
 what was found is kept in .hypothesis).
+
+``--edges=channels`` makes every edge of the wiring table a channel; without it those that the table calls
+direct are.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from minivpn_trio import wiring
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
@@ -19,3 +26,12 @@ settings.register_profile("fuzz", **_COMMON, max_examples=20_000, stateful_step_
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI", "").lower() in {"1", "true"} else "dev")
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--edges", choices=("table", "channels"), default="table", help="how workers are joined")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--edges") == "channels":
+        wiring.EDGES = tuple(replace(edge, direct=False) for edge in wiring.EDGES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import trio
 
 from ..items import Burst, DataChannelKey, RekeyWanted
-from ..ports import DroppingOutlet, Inlet, WaitingOutlet
+from ..ports import DroppingOutlet, Inlet, WaitingOutlet, stepped
 from .channel import DataChannel
 
 __all__ = ["MAX_BURST", "REKEY_REMINDER", "keeper", "move_down", "move_up"]
@@ -26,11 +26,8 @@ async def move_up(channel: DataChannel, *, inlet: Inlet[Burst], outlet: Dropping
 
     TunnelClosed: the peer said that it leaves; what came before that was delivered.
     """
-    while True:
-        try:
-            datagrams = await inlet.receive()
-        except trio.EndOfChannel:
-            return
+
+    def step(datagrams: Burst) -> None:
         packets = channel.decrypt_burst(datagrams, trio.current_time())
         if packets:
             outlet.offer(packets)
@@ -38,15 +35,34 @@ async def move_up(channel: DataChannel, *, inlet: Inlet[Burst], outlet: Dropping
         if closed is not None:
             raise closed
 
+    with stepped(inlet, step):
+        while True:
+            try:
+                datagrams = await inlet.receive()
+            except trio.EndOfChannel:
+                return
+            step(datagrams)
+
 
 async def move_down(channel: DataChannel, *, inlet: Inlet[Burst], outlet: WaitingOutlet[Burst]) -> None:
     """Encrypt the IP packets of the tunnel's user and send them to packetmuxer."""
-    while True:
-        try:
-            packets = await inlet.receive()
-        except trio.EndOfChannel:
-            return
-        await _send(outlet, channel.encrypt_burst(packets, trio.current_time()))
+
+    def step(packets: Burst) -> Burst | None:
+        if not outlet.has_room():
+            return packets
+        datagrams = channel.encrypt_burst(packets, trio.current_time())
+        if datagrams:
+            # Fragments may be more than fit an item, but they are one burst, and there is room for one.
+            outlet.send_nowait(datagrams)
+        return None
+
+    with stepped(inlet, step):
+        while True:
+            try:
+                packets = await inlet.receive()
+            except trio.EndOfChannel:
+                return
+            await _send(outlet, channel.encrypt_burst(packets, trio.current_time()))
 
 
 async def keeper(

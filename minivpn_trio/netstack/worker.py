@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 import trio
 
 from ..items import Burst
-from ..ports import Inlet, WaitingOutlet
+from ..ports import Inlet, WaitingOutlet, stepped
 from .stack import Stack
 
 __all__ = ["Pump", "move_down", "move_up"]
@@ -114,10 +114,14 @@ class Pump:
 
 async def move_up(stack: Stack, *, inlet: Inlet[Burst], pump: Pump) -> None:
     """Feed the stack with what arrives, until ``inlet`` ends; then every socket fails with ENETDOWN."""
+
+    def step(burst: Burst) -> None:
+        pump.run(stack.handle_packets, burst, trio.current_time())
+
     try:
-        while True:
-            burst = await inlet.receive()
-            pump.run(stack.handle_packets, burst, trio.current_time())
+        with stepped(inlet, step):
+            while True:
+                step(await inlet.receive())
     except (trio.EndOfChannel, trio.ClosedResourceError):
         pump.down = True
         pump.fail()

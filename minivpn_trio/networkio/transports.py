@@ -28,6 +28,7 @@ from .scramble import Scrambler
 
 __all__ = [
     "MAX_BURST",
+    "PromptTransport",
     "ScrambledTransport",
     "StreamTransport",
     "Transport",
@@ -97,6 +98,17 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class PromptTransport(Protocol):
+    """A transport that can also send without a task that waits."""
+
+    def send_some(self, burst: Burst) -> int:
+        """Send from the front of ``burst`` what goes out without waiting, and return how many datagrams need not
+        come again. Never called while ``send`` runs. Errors as for ``send``.
+        """
         ...
 
 
@@ -176,6 +188,13 @@ class UDPTransport:
                 break
             await trio.lowlevel.wait_writable(self._sock)
         self.bursts_out += 1
+
+    def send_some(self, burst: Burst) -> int:
+        """Send what the kernel takes at once; how many datagrams that was, those that were lost included."""
+        sent = self._send_from(burst, 0)
+        if sent:
+            self.bursts_out += 1
+        return sent
 
     def send_nowait(self, burst: Burst) -> None:
         """Send what the kernel takes at once."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio
 
 from ..items import Burst
-from ..ports import Inlet, WaitingOutlet
-from .transports import Transport
+from ..ports import Inlet, WaitingOutlet, stepped
+from .transports import PromptTransport, Transport
 
 __all__ = ["move_down", "move_up"]
 
@@ -16,16 +16,35 @@ async def move_up(transport: Transport, *, outlet: WaitingOutlet[Burst]) -> None
 
     A full outlet leaves datagrams in the kernel's buffer, which is where a queue costs least.
     """
-    receive, send = transport.receive, outlet.send
+    receive, send, send_nowait = transport.receive, outlet.send, outlet.send_nowait
     while True:
-        await send(await receive())
+        burst = await receive()
+        try:
+            send_nowait(burst)
+        except trio.WouldBlock:
+            await send(burst)
 
 
 async def move_down(transport: Transport, *, inlet: Inlet[Burst]) -> None:
-    """From packetmuxer to the network, until the inlet ends."""
+    """From packetmuxer to the network, until the inlet ends.
+
+    As a step it sends what the kernel takes at once; the rest, and what fails, is for the task.
+    """
     receive, send = inlet.receive, transport.send
+    send_some = transport.send_some if isinstance(transport, PromptTransport) else None
+
+    def step(burst: Burst) -> Burst | None:
+        if send_some is None:
+            return burst
+        try:
+            sent = send_some(burst)
+        except OSError:
+            return burst
+        return None if sent == len(burst) else burst[sent:]
+
     try:
-        while True:
-            await send(await receive())
+        with stepped(inlet, step):
+            while True:
+                await send(await receive())
     except trio.EndOfChannel:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from ..items import Burst, ControlBurst, RemoteBound, RenegotiationKey, SequencedPacket
-from ..ports import DroppingOutlet, Inlet, WaitingOutlet
+from ..ports import DroppingOutlet, Inlet, WaitingOutlet, stepped
 from .muxer import PacketMuxer
 
 __all__ = ["move_down", "move_up"]
@@ -25,15 +25,29 @@ async def move_up(
     packets that find no room are dropped: they were not acknowledged, so the peer repeats them.
     """
     receive, handle, clock = inlet.receive, muxer.handle_datagrams, trio.current_time
+
+    def sort(burst: Burst) -> Burst:
+        demuxed = handle(burst, clock())
+        if demuxed.bound:
+            notify.offer(RemoteBound())
+        if demuxed.control:
+            control.offer(demuxed.control)
+        return demuxed.data
+
+    def step(burst: Burst) -> Burst | None:
+        if not data.has_room():
+            return burst
+        rest = sort(burst)
+        if rest:
+            data.send_nowait(rest)
+        return None
+
     try:
-        while True:
-            demuxed = handle(await receive(), clock())
-            if demuxed.bound:
-                notify.offer(RemoteBound())
-            if demuxed.control:
-                control.offer(demuxed.control)
-            if demuxed.data:
-                await data.send(demuxed.data)
+        with stepped(inlet, step):
+            while True:
+                burst = sort(await receive())
+                if burst:
+                    await data.send(burst)
     except trio.EndOfChannel:
         return
 
@@ -46,14 +60,22 @@ async def move_down(
     A key that comes between is installed before anything that follows it is wrapped.
     """
     receive, send = inlet.receive, outlet.send
+
+    def step(item: Burst | ControlBurst | RenegotiationKey) -> Burst | ControlBurst | RenegotiationKey | None:
+        if not isinstance(item, list) or not outlet.has_room():
+            return item
+        outlet.send_nowait(item)
+        return None
+
     try:
-        while True:
-            item = await receive()
-            if isinstance(item, ControlBurst):
-                item = muxer.wrap_control(item.packets, trio.current_time())
-            elif isinstance(item, RenegotiationKey):
-                muxer.install_renegotiation_key(item.exported)
-                continue
-            await send(item)
+        with stepped(inlet, step):
+            while True:
+                item = await receive()
+                if isinstance(item, ControlBurst):
+                    item = muxer.wrap_control(item.packets, trio.current_time())
+                elif isinstance(item, RenegotiationKey):
+                    muxer.install_renegotiation_key(item.exported)
+                    continue
+                await send(item)
     except trio.EndOfChannel:
         return

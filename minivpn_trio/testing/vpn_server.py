@@ -68,6 +68,9 @@ class _ToClients:
         self._server.core.send_packets(item, trio.current_time())
         self._server._send_out()
 
+    def has_room(self) -> bool:
+        return True
+
 
 class MemoryDialer:
     """A ``connect=`` that reaches a server over a fresh memory link each time. Made by ``VPNServer.memory_dialer``."""

@@ -184,6 +184,22 @@ def test_one_lifetime_per_channel() -> None:
     assert {target for target, lifetimes in by_target.items() if len(lifetimes) > 1} == set()
 
 
+def test_direct_edges_are_those_of_the_data_path() -> None:
+    """Their targets' inboxes are waited for by nobody else, and every one of them has a worker that gives its step."""
+    source = (PACKAGE / "wiring.py").read_text()
+    assert source.count("direct=True") == 6
+    for edge in wiring.EDGES:
+        if edge.direct and edge.target != "tun.inbound":
+            stage, _, worker = edge.target.partition(".")
+            function = next(
+                node
+                for node in tree(PACKAGE / stage / "worker.py").body
+                if isinstance(node, ast.AsyncFunctionDef) and node.name == worker
+            )
+            assert "stepped(inlet, step)" in ast.unparse(function), edge.name
+            assert "Burst" in edge.item
+
+
 def test_the_picture_in_architecture_md_is_the_table() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "minivpn_trio.wiring"], capture_output=True, text=True, check=True, cwd=ROOT
