@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import assert_type
+from typing import Literal, assert_type
 
 import trio
 
@@ -13,8 +13,12 @@ from minivpn_trio import (
     ConnectError,
     Event,
     HandshakeTimeout,
+    HTTPProxy,
     MiniVPNError,
+    Obfs4Bridge,
     Remote,
+    Scramble,
+    SocksProxy,
     Stage,
     TunDialer,
     TunnelConfig,
@@ -45,6 +49,13 @@ async def raw_packets(config: TunnelConfig) -> None:
         assert_type(burst, list[bytes])
         await client.send(burst)
         assert_type(await client.wait_closed(), MiniVPNError | None)
+
+
+def ways_there(config: TunnelConfig) -> None:
+    assert_type(config.with_proxy(SocksProxy("127.0.0.1", 9050)), TunnelConfig)
+    bridge = Obfs4Bridge.from_url("obfs4://192.0.2.1:443?cert=...")
+    Remote("vpn.example.org", 443, "tcp", proxy=bridge, scramble=Scramble("obfuscate", b"mask"))
+    assert_type(HTTPProxy("proxy.example.org", 8080, auth="digest").auth, Literal["auto", "basic", "digest"])
 
 
 async def own_transport(remote: Remote) -> trio.abc.Stream:

@@ -185,6 +185,10 @@ scramble reverse
 <connection>
 remote three 3 tcp
 </connection>
+<connection>
+remote four 4 tcp
+scramble xorptrpos
+</connection>
 """
 
 
@@ -192,11 +196,12 @@ remote three 3 tcp
 def test_connections_and_the_profile_as_a_whole(text: str) -> None:
     """A block's own proxy counts; what it leaves open comes from outside, wherever that stands."""
     general = "socks-proxy general\nscramble xormask k\nhttp-proxy-option AGENT a"
-    one, two, three = remotes_of(text.format(general=general, blocks=CONNECTIONS))
+    one, two, three, four = remotes_of(text.format(general=general, blocks=CONNECTIONS))
     mask = Scramble("xormask", b"k")
     assert one == Remote("one", 1, "tcp", HTTPProxy("own", 1, user_agent="a"), mask)
     assert two == Remote("two", 2, "udp", SocksProxy("other", 2), Scramble("reverse"))
     assert three == Remote("three", 3, "tcp", SocksProxy("general"), mask)
+    assert four == Remote("four", 4, "tcp", SocksProxy("general"), Scramble("xorptrpos"))
 
 
 @pytest.mark.parametrize(

@@ -161,10 +161,10 @@ async def test_socks(no_leaks: None, proto: str, login: Credentials | None) -> N
 
 async def test_a_relay_that_is_where_the_proxy_is() -> None:
     """0.0.0.0 as the relay's address means the address at which the proxy was reached."""
-    server = SocksServer(NAMES, announce="0.0.0.0")
+    server = SocksServer(NAMES, announce="0.0.0.0", relay_host="127.0.0.2")
     with trio.fail_after(5):
-        async with udp_echo() as port, server.listening() as proxy_port:
-            transport = await through(SocksProxy("127.0.0.1", proxy_port), port, "udp")
+        async with udp_echo() as port, server.listening("127.0.0.2") as proxy_port:
+            transport = await through(SocksProxy("127.0.0.2", proxy_port), port, "udp")
             await check_echo(transport)
             await transport.aclose()
 
@@ -460,7 +460,7 @@ async def test_a_dial_that_is_cancelled_leaves_no_program(program, tmp_path: Pat
     with trio.move_on_after(5) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(through, Obfs4Bridge("192.0.2.9", 443, CERT, program=script), 1)
-            while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
     assert not scope.cancelled_caught
