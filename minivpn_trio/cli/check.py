@@ -39,7 +39,8 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
       file, ok, remotes [{host, port, proto}, also proxy and scramble where
       there are any], data_ciphers, fallback_cipher,
       auth, control_wrap (none, tls-auth, tls-crypt, tls-crypt-v2),
-      key_direction, needs ("auth-user-pass", "askpass", "file:NAME"),
+      key_direction, needs ("auth-user-pass", "askpass", "http-proxy",
+      "socks-proxy", "file:NAME" ...),
       compression (none, comp-lzo-no, stub, stub-v2: the framing), fragment,
       warnings and errors [{line, directive, message}].
 
