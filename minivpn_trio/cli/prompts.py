@@ -26,6 +26,12 @@ def terminal_challenges(paused: Callable[[], AbstractContextManager[None]] = nul
         return None
 
     async def ask(challenge: Challenge) -> Answer:
+        if challenge.kind is ChallengeKind.WEB:
+            with paused():
+                click.echo(f"To finish logging in, open this page in a browser:\n  {challenge.url}", err=True)
+            return None
+        # What came together with this question, such as a page to open, is shown before it.
+        await trio.lowlevel.checkpoint()
         with paused(), _terminal_restored():
             # Abandoned, the thread waits for a line that nobody reads; it dies with the process.
             return await trio.to_thread.run_sync(_prompt, challenge, abandon_on_cancel=True)
@@ -38,24 +44,24 @@ def _terminal_restored() -> Iterator[None]:
     """A question that nobody waits for any more must not leave the terminal without its echo."""
     try:
         import termios
-
-        before = termios.tcgetattr(sys.stdin)
-    except (ImportError, OSError):  # pragma: no cover - no terminal of this kind
+    except ImportError:  # no terminal of this kind
         yield
         return
+    before = None
+    with contextlib.suppress(termios.error):
+        before = termios.tcgetattr(sys.stdin)
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        if before is not None:
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def _prompt(challenge: Challenge) -> Answer:
     if challenge.reason:
         click.echo(f"Refused: {challenge.reason}", err=True)
     match challenge.kind:
-        case ChallengeKind.WEB:
-            click.echo(f"To finish logging in, open this page in a browser:\n  {challenge.url}", err=True)
-            return None
         case ChallengeKind.CREDENTIALS:
             username = challenge.username or click.prompt("User name", err=True)
             return Credentials(username, click.prompt(f"Password of {username}", hide_input=True, err=True))

@@ -100,6 +100,7 @@ class ConnectingStatus:
         from rich.console import Console
 
         self.console = Console(stderr=True)
+        self._pauses = 0
         self._status = None if quiet or not self.console.is_terminal else self.console.status("Connecting")
         if self._status is not None:
             self._status.start()
@@ -119,13 +120,15 @@ class ConnectingStatus:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """No spinner while somebody types."""
+        """No spinner while somebody types. May be entered again inside."""
+        self._pauses += 1
         if self._status is not None:
             self._status.stop()
         try:
             yield
         finally:
-            if self._status is not None:
+            self._pauses -= 1
+            if self._status is not None and not self._pauses:
                 self._status.start()
 
     def stop(self) -> None:
