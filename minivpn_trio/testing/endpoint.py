@@ -23,6 +23,9 @@ from ..tlssession.machine import SessionMachine
 
 __all__ = ["Endpoint"]
 
+#: A session that renews its keys for ever reports for ever.
+MAX_REPORTS = 1024
+
 
 class Endpoint:
     """A client's or a server's end of one session.
@@ -55,9 +58,9 @@ class Endpoint:
         self.channel = ControlChannel(role=role, max_payload=lambda: self.muxer.max_control_payload)
         self.data = DataChannel(role=role, rng=rng)
         self.session = make_session(self.muxer)
-        #: What the session reported, in order.
-        self.ups: list[TunnelUp] = []
-        self.events: list[Event] = []
+        #: What the session reported, in order, the last ``MAX_REPORTS`` of each.
+        self.ups: deque[TunnelUp] = deque(maxlen=MAX_REPORTS)
+        self.events: deque[Event] = deque(maxlen=MAX_REPORTS)
         self._datagrams: Burst = []
         self._packets: Burst = []
         self._waiting: deque[Segment | OpenKey | ExpectKey | RetireKey] = deque()
@@ -154,8 +157,8 @@ class Endpoint:
         self._waiting += self.channel.segment(self.session.poll_outgoing())
         for key in self.session.poll_keys():
             self.data.install_key(key, now)
-        self.ups += self.session.poll_ups()
-        self.events += self.session.poll_events()
+        self.ups.extend(self.session.poll_ups())
+        self.events.extend(self.session.poll_events())
         # Commands always have room; a segment waits until the send window moves.
         while self._waiting and (self.reliable.can_submit or not isinstance(self._waiting[0], Segment)):
             self.reliable.submit(self._waiting.popleft(), now)

@@ -10,9 +10,11 @@ import trio
 from trio.testing import MockClock, check_half_closeable_stream
 
 from minivpn_trio import TunDialer, open_tun_dialer
+from minivpn_trio.config.model import Remote
 from minivpn_trio.netstack import scapy_wire
+from minivpn_trio.networkio.transports import StreamTransport
 from minivpn_trio.testing import LinkConditions, VPNServer, open_vpn_server
-from minivpn_trio.testing.services import pattern
+from minivpn_trio.testing.services import echo, pattern
 
 scapy_wire.preload()
 
@@ -149,6 +151,37 @@ async def test_a_last_datagram_still_leaves(autojump_clock: MockClock) -> None:
                     await near.sendto(b"the last word", (server.address, PORT))
             with trio.fail_after(1):
                 assert (await far.recvfrom(100))[0] == b"the last word"
+
+
+async def test_a_tunnel_through_a_tunnel(autojump_clock: MockClock) -> None:
+    """The inner one's stream to its server is a stream of the outer one."""
+    async with (
+        open_vpn_server(listen=False, proto="tcp") as inner_server,
+        open_vpn_server(listen=False) as outer_server,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(inner_server.host.serve_tcp, echo, PORT)
+        await nursery.start(
+            outer_server.host.serve_tcp, lambda stream: inner_server.serve_transport(StreamTransport(stream)), 1194
+        )
+        async with open_tun_dialer(outer_server.client_config(), outer_server.memory_dialer()) as outer:
+
+            async def connect(remote: Remote) -> trio.SocketStream:
+                return await outer.open_tcp_stream(outer_server.address, 1194)
+
+            async with open_tun_dialer(inner_server.client_config(), connect) as inner:
+                stream = await inner.open_tcp_stream(inner_server.address, PORT)
+                data = pattern(100_000)
+                got = bytearray()
+                async with trio.open_nursery() as sending:
+                    sending.start_soon(stream.send_all, data)
+                    while len(got) < len(data):
+                        got += await stream.receive_some()
+                assert got == data
+                await stream.aclose()
+            with trio.fail_after(5):
+                await inner_server.wait_for_clients(0)
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_end_of_a_tunnel_breaks_its_streams_at_once(autojump_clock: MockClock) -> None:
