@@ -18,7 +18,7 @@ import os
 import socket as stdlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol, Self
 
@@ -33,7 +33,7 @@ from .events import Event
 from .items import Burst
 from .netstack import scapy_wire
 from .netstack.icmp import EchoError, EchoReply, IcmpEndpoint
-from .netstack.resolver import AddressInfo, TunResolver
+from .netstack.resolver import STRAGGLER_TIMEOUT, AddressInfo, TunResolver
 from .netstack.sockets import TunSocket
 from .netstack.stack import Stack
 from .netstack.worker import Pump, move_down, move_up
@@ -51,6 +51,9 @@ _PING_PAYLOAD = 56
 #: Longest time that leaving the block waits for streams to deliver what they accepted, and how often it looks, seconds.
 LINGER = 2.0
 LINGER_STEP = 0.005
+#: RFC 8305, 5 and 3, seconds: until the next address is tried, and for AAAA to come after A.
+CONNECTION_ATTEMPT_DELAY = 0.25
+RESOLUTION_DELAY = 0.05
 #: More turns of the scheduler than there are workers between a socket and the network.
 PIPELINE_STEPS = 8
 
@@ -92,7 +95,13 @@ class TunDialer:
             stream = await dialer.open_tcp_stream("10.8.0.1", 80)
     """
 
-    def __init__(self, tunnel: PacketTunnel, *, rng: RandomBytes = os.urandom) -> None:
+    def __init__(
+        self,
+        tunnel: PacketTunnel,
+        *,
+        rng: RandomBytes = os.urandom,
+        hosts: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._tunnel = tunnel
         info = tunnel.tunnel_info
         self._addresses = _addresses(info)
@@ -105,7 +114,7 @@ class TunDialer:
             mss_ipv6=info.mss_ipv6,
         )
         self._pump = Pump(self.stack)
-        self._resolver = TunResolver(self._socket, lambda: self._tunnel.tunnel_info, rng)
+        self._resolver = TunResolver(self._socket, lambda: self._tunnel.tunnel_info, rng, hosts)
         tunnel.on_tunnel_info(self._up_again)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -160,7 +169,9 @@ class TunDialer:
     async def open_tcp_stream(self, host: str | bytes, port: int) -> trio.SocketStream:
         """Connect to ``host`` (a name, looked up inside the tunnel, or an address) and ``port``.
 
-        Addresses are tried in order. Checkpoints; a cancelled call leaves nothing behind.
+        With several addresses the next one is tried when the one before failed or was silent for 250 ms,
+        families taking turns, and the first that answers wins (Happy Eyeballs, RFC 8305). Checkpoints; a cancelled call
+        leaves nothing behind.
         Raises OSError: that of the last address tried, with errno, the earlier ones as notes (ECONNREFUSED,
         ETIMEDOUT after 127 s, EHOSTUNREACH, ENETUNREACH, ENETDOWN ...); socket.gaierror if the name does not resolve.
         """
@@ -170,18 +181,60 @@ class TunDialer:
             raise ValueError("host must not be empty")
         await _scapy_ready()
         failures: list[OSError] = []
-        for family, kind, proto, _, address in await self.getaddrinfo(host, port, type=stdlib.SOCK_STREAM):
-            socket = self._socket(family, kind, proto)
+        tried: list[AddressInfo] = []
+        for patience in (RESOLUTION_DELAY, STRAGGLER_TIMEOUT):
+            # The other family's answer may come late; it is waited for where nothing else is left.
             try:
-                await socket.connect(address)
-            except OSError as exc:
-                socket.close()
-                failures.append(exc)
-            else:
+                found = await self._resolver.getaddrinfo(
+                    host, port, type=stdlib.SOCK_STREAM, straggler_timeout=patience
+                )
+            except stdlib.gaierror:
+                if failures:
+                    break
+                raise
+            targets = taking_turns([each for each in found if each not in tried])
+            socket = await self._first_to_connect(targets, failures)
+            if socket is not None:
                 return trio.SocketStream(socket)
+            tried += targets
         for earlier in failures[:-1]:
             failures[-1].add_note(f"tried before: {earlier}")
         raise failures[-1]
+
+    async def _first_to_connect(self, targets: list[AddressInfo], failures: list[OSError]) -> TunSocket | None:
+        """The socket that connected first, the others closed; None, with why in ``failures``, if none did."""
+        sockets: list[TunSocket] = []
+        winner: TunSocket | None = None
+
+        async def attempt(target: AddressInfo, failed: trio.Event, scope: trio.CancelScope) -> None:
+            nonlocal winner
+            family, kind, proto, _, address = target
+            socket = self._socket(family, kind, proto)
+            sockets.append(socket)
+            try:
+                await socket.connect(address)
+            except OSError as exc:
+                failures.append(exc)
+                failed.set()
+            else:
+                winner = winner or socket
+                scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                for target in targets:
+                    failed = trio.Event()
+                    nursery.start_soon(attempt, target, failed, nursery.cancel_scope)
+                    with trio.move_on_after(CONNECTION_ATTEMPT_DELAY):
+                        await failed.wait()
+        except BaseException:
+            winner = None
+            raise
+        finally:
+            for socket in sockets:
+                if socket is not winner:
+                    socket.close()
+        return winner
 
     async def open_ssl_over_tcp_stream(
         self,
@@ -319,6 +372,14 @@ class _Pinger:
                     raise _reported(error)
 
 
+def taking_turns(found: list[AddressInfo]) -> list[AddressInfo]:
+    """``found`` with the families alternating, beginning with the first one's (RFC 8305, 4)."""
+    first = [each for each in found if each[0] == found[0][0]]
+    second = [each for each in found if each[0] != found[0][0]]
+    turns = [each for pair in zip(first, second, strict=False) for each in pair]
+    return turns + first[len(second) :] + second[len(first) :]
+
+
 def _reported(error: EchoError) -> OSError:
     number = error.error.errno or errno.EHOSTUNREACH
     return OSError(number, f"{os.strerror(number)}, says {ipaddress.ip_address(error.src)}")
@@ -339,13 +400,15 @@ async def open_tun_dialer(
     tracer: Tracer | None = None,
     rng: RandomBytes = os.urandom,
     unix_time: Callable[[], float] = time.time,
+    hosts: Mapping[str, Sequence[str]] | None = None,
 ) -> AsyncIterator[TunDialer]:
     """Bring a tunnel up and dial through it, for the length of the block.
 
         async with open_tun_dialer("client.ovpn") as dialer:
             stream = await dialer.open_tcp_stream("10.8.0.1", 80)
 
-    The arguments, what is raised on the way in, and how exceptions leave the
+    ``hosts`` are names with their addresses for which no server is asked (``netstack.resolver.parse_hosts`` reads
+    them from a hosts file). The other arguments, what is raised on the way in, and how exceptions leave the
     block are ``open_client``'s. A body that ends without an exception waits up
     to 2 s for streams, closed ones too, to deliver what ``send_all`` accepted.
     """
@@ -359,6 +422,6 @@ async def open_tun_dialer(
         rng=rng,
         unix_time=unix_time,
     ) as client:
-        dialer = TunDialer(client, rng=rng)
+        dialer = TunDialer(client, rng=rng, hosts=hosts)
         async with in_background(dialer.run, before_stop=dialer.linger):
             yield dialer

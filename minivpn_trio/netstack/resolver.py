@@ -4,20 +4,27 @@ dnspython makes and reads the messages; the sockets are ``TunSocket``. Each
 server is asked over UDP with EDNS (1232 bytes), from a fresh random port and
 with a random id; over TCP when the answer was truncated, and when nobody
 answered over UDP. A and AAAA are asked at the same time, for the families that
-the tunnel has an address of.
+the tunnel has an address of. Answers are kept for their time to live, an hour
+at most, as long as the tunnel has the same servers.
 
-Numeric hosts and ``localhost`` (RFC 6761) need no query. The hosts file and
-nsswitch of the machine are not consulted.
+Numeric hosts and ``localhost`` (RFC 6761) need no query, nor do the names that the
+application gave addresses itself (``hosts``). The hosts file and
+nsswitch of the machine are not consulted; ``parse_hosts`` reads such a file for who wants it.
+
+Letters of a question are not mixed in case to make it harder to guess ("0x20"): it travels inside the
+tunnel's encryption, with a random port and id, and some servers do not give the letters back.
 
 Sources: RFC 1034, RFC 1035, RFC 5452 (what makes an answer believable), RFC
-6724 (order of addresses), RFC 6891 (EDNS), RFC 7766 (TCP), resolv.conf(5) for ndots.
+6724 (order of addresses), RFC 8305 (3: how long to wait for the other family),
+RFC 6891 (EDNS), RFC 7766 (TCP), resolv.conf(5) for ndots.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import math
 import socket as stdlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
@@ -28,6 +35,8 @@ import trio
 
 from ..config.tunnel_info import TunnelInfo
 from ..packet.ids import RandomBytes
+from .address_order import ordered
+from .name_cache import NameCache
 from .sockets import TunSocket
 
 if TYPE_CHECKING:
@@ -39,7 +48,7 @@ if TYPE_CHECKING:
     import dns.rdataclass
     import dns.rdatatype
 
-__all__ = ["AddressInfo", "TunResolver"]
+__all__ = ["AddressInfo", "TunResolver", "parse_hosts"]
 
 #: (family, type, proto, canonical name, socket address), as ``socket.getaddrinfo`` gives.
 AddressInfo = tuple[stdlib.AddressFamily, stdlib.SocketKind, int, str, tuple[Any, ...]]
@@ -49,7 +58,9 @@ _PORT = 53
 _UDP_TIMEOUTS = (1.5, 3.0)
 _TCP_TIMEOUT = 5.0
 #: How long the other family's answer is waited for when one has brought addresses: some servers never answer AAAA.
-_STRAGGLER_TIMEOUT = 2.0
+STRAGGLER_TIMEOUT = 2.0
+#: The longest that anybody should believe that a name does not exist (RFC 2308, 5, is more generous), seconds.
+_NEGATIVE_TTL = 60
 _EDNS_PAYLOAD = 1232
 #: Queries that may follow CNAMEs out of a response, for one name.
 _MAX_ALIASES = 8
@@ -96,8 +107,8 @@ class TunResolver:
     """Resolves names for one tunnel.
 
     ``open_socket(family, type)`` makes the sockets, ``info`` says what the
-    tunnel has and who its resolvers are, asked anew for each call. Fits
-    ``trio.abc.HostnameResolver``.
+    tunnel has and who its resolvers are, asked anew for each call. ``hosts``
+    are names that need no query. Fits ``trio.abc.HostnameResolver``.
     """
 
     def __init__(
@@ -105,7 +116,14 @@ class TunResolver:
         open_socket: Callable[[int, int], TunSocket],
         info: Callable[[], TunnelInfo],
         rng: RandomBytes,
+        hosts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        self._hosts = {
+            name.lower().rstrip("."): tuple(ipaddress.ip_address(address) for address in addresses)
+            for name, addresses in (hosts or {}).items()
+        }
+        self._cache: NameCache[_Found] = NameCache()
+        self._cached_for: object = None
         self._open_socket = open_socket
         self._info = info
         self._rng = rng
@@ -118,10 +136,13 @@ class TunResolver:
         type: int = 0,
         proto: int = 0,
         flags: int = 0,
+        *,
+        straggler_timeout: float = STRAGGLER_TIMEOUT,
     ) -> list[AddressInfo]:
         """What ``socket.getaddrinfo`` would return, found out inside the tunnel.
 
-        Checkpoints; cancel-safe. Takes about 15 s at worst with one silent
+        When one family's addresses are there, the other's are waited for ``straggler_timeout`` seconds
+        at most. Checkpoints; cancel-safe. Takes about 15 s at worst with one silent
         server. Raises socket.gaierror: EAI_NONAME (no such name, or no
         resolver was pushed), EAI_NODATA (the name has no address that fits), EAI_AGAIN (no server
         answered), EAI_FAMILY, EAI_SOCKTYPE, EAI_SERVICE.
@@ -136,7 +157,7 @@ class TunResolver:
             raise _gaierror(stdlib.EAI_SOCKTYPE)
         number = _service(port, kinds)
         name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-        found = await self._find(name, family, flags)
+        found = await self._find(name, family, flags, straggler_timeout)
         addresses = [ip for ip in found.addresses if _fits(ip, family)]
         if not addresses:
             # Linux has a word of its own for a name that has only other addresses.
@@ -171,7 +192,7 @@ class TunResolver:
 
     # --- names -------------------------------------------------------------------------------------------------------
 
-    async def _find(self, name: str | None, family: int, flags: int) -> _Found:
+    async def _find(self, name: str | None, family: int, flags: int, straggler_timeout: float) -> _Found:
         """The addresses of ``name``, best first."""
         if not name:
             passive = bool(flags & stdlib.AI_PASSIVE)
@@ -186,9 +207,12 @@ class TunResolver:
             raise _gaierror(stdlib.EAI_NONAME)
         if name.removesuffix(".").lower().rpartition(".")[2] == "localhost":
             return _Found("localhost", _LOOPBACK)
+        given = self._hosts.get(name.lower().rstrip("."))
+        if given is not None:
+            return _Found(name, given)
         empty: _Found | None = None
         for candidate in self._candidates(name):
-            found = await self._addresses(candidate, family)
+            found = await self._addresses(candidate, family, straggler_timeout)
             if found.addresses:
                 return found
             if found.exists and empty is None:
@@ -215,8 +239,8 @@ class TunResolver:
                 searched.append(asked.concatenate(dns.name.from_text(domain)))
         return absolute + searched if len(asked.labels) > _NDOTS else searched + absolute
 
-    async def _addresses(self, name: dns.name.Name, family: int) -> _Found:
-        """A and AAAA of ``name`` at the same time, in the order of RFC 6724 as far as a tunnel has one."""
+    async def _addresses(self, name: dns.name.Name, family: int, straggler_timeout: float) -> _Found:
+        """A and AAAA of ``name`` at the same time, in the order of RFC 6724."""
         info = self._info()
         wanted = []
         if info.ipv4 is not None and family in (stdlib.AF_UNSPEC, stdlib.AF_INET):
@@ -225,9 +249,6 @@ class TunResolver:
             wanted.append(dns.rdatatype.AAAA)
         if not wanted:
             raise _gaierror(getattr(stdlib, "EAI_ADDRFAMILY", stdlib.EAI_NONAME))
-        if info.ipv6 is not None and info.ipv6.ip.is_global:
-            # With a real IPv6 address of our own IPv6 comes first; with a private one it would not (label 13).
-            wanted.reverse()
         results: dict[dns.rdatatype.RdataType, _Found] = {}
         failures: list[stdlib.gaierror] = []
 
@@ -238,19 +259,36 @@ class TunResolver:
                 failures.append(exc)
             else:
                 if results[kind].addresses:
-                    nursery.cancel_scope.deadline = trio.current_time() + _STRAGGLER_TIMEOUT
+                    nursery.cancel_scope.deadline = trio.current_time() + straggler_timeout
 
         async with trio.open_nursery() as nursery:
             for kind in wanted:
                 nursery.start_soon(one, kind)
-        addresses = tuple(ip for kind in wanted if kind in results for ip in results[kind].addresses)
+        own = [interface.ip for interface in (info.ipv4, info.ipv6) if interface is not None]
+        addresses = tuple(
+            ordered((ip for kind in wanted if kind in results for ip in results[kind].addresses), own)
+        )
         if not addresses and failures:
             raise failures[0]
         found = list(results.values())
         return _Found(found[0].canonical, addresses, any(each.exists for each in found))
 
     async def _follow(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> _Found:
-        """The addresses of one kind, following aliases that a response does not follow itself."""
+        """The addresses of one kind, from the cache or asked for."""
+        servers = self._info().dns
+        if servers != self._cached_for:
+            self._cache.clear()
+            self._cached_for = servers
+        found = self._cache.get((name, kind), trio.current_time())
+        if found is None:
+            found, ttl = await self._follow_aliases(name, kind)
+            if self._info().dns == servers:
+                self._cache.put((name, kind), found, ttl, trio.current_time())
+        return found
+
+    async def _follow_aliases(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> tuple[_Found, float]:
+        """Addresses and their time to live, following aliases that a response does not follow itself."""
+        ttl = math.inf
         for _ in range(_MAX_ALIASES):
             response = await self._ask(name, kind)
             try:
@@ -259,12 +297,14 @@ class TunResolver:
                 raise _gaierror(stdlib.EAI_FAIL) from None
             canonical = chain.canonical_name
             text = canonical.to_text(omit_final_dot=True)
+            ttl = min(ttl, chain.minimum_ttl)
             if chain.answer is not None:
-                return _Found(text, tuple(ipaddress.ip_address(record.address) for record in chain.answer))
-            if response.rcode() == dns.rcode.NXDOMAIN:
-                return _Found(text, (), exists=False)
-            if canonical == name:
-                return _Found(text, ())
+                return _Found(text, tuple(ipaddress.ip_address(record.address) for record in chain.answer)), ttl
+            if response.rcode() == dns.rcode.NXDOMAIN or canonical == name:
+                # Without a SOA nobody said how long that holds (RFC 2308, 5).
+                says = any(record.rdtype == dns.rdatatype.SOA for record in response.authority)
+                exists = response.rcode() != dns.rcode.NXDOMAIN
+                return _Found(text, (), exists), min(ttl, _NEGATIVE_TTL) if says else 0.0
             name = canonical
         raise _gaierror(stdlib.EAI_FAIL)
 
@@ -338,6 +378,20 @@ class TunResolver:
             return self._open_socket(stdlib.AF_INET6 if ":" in server else stdlib.AF_INET, kind)
         except OSError as exc:
             raise _NoAnswer from exc
+
+
+def parse_hosts(text: str) -> dict[str, list[str]]:
+    """The names of a hosts file and their addresses, for ``hosts``. Lines that make no sense are left out."""
+    hosts: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        address, *names = line.partition("#")[0].split() or [""]
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            continue
+        for name in names:
+            hosts.setdefault(name.lower().rstrip("."), []).append(str(ip))
+    return hosts
 
 
 _LOOPBACK: tuple[Ip, ...] = (ipaddress.IPv6Address("::1"), ipaddress.IPv4Address("127.0.0.1"))

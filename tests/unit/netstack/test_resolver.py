@@ -21,7 +21,7 @@ from trio.testing import MockClock
 from two_stacks import FAR, NEAR, Host, two_stacks
 
 from minivpn_trio.config.tunnel_info import TunnelInfo
-from minivpn_trio.netstack.resolver import TunResolver
+from minivpn_trio.netstack.resolver import TunResolver, parse_hosts
 
 V4_ONLY = TunnelInfo(
     ipv4=IPv4Interface(f"{NEAR}/24"), dns=(IPv4Address(FAR),), search_domains=("corp.example", "lab.example")
@@ -251,6 +251,7 @@ async def test_search_domains(autojump_clock: MockClock) -> None:
         assert await hosts_of(resolver, "host") == ["192.0.2.7"]
         assert await hosts_of(resolver, "other") == ["192.0.2.8"]
         # One with a dot is tried as it is first; one with a dot at its end is tried no other way.
+        await trio.sleep(100)  # nothing is remembered any more
         assert await hosts_of(resolver, "host.corp.example") == ["192.0.2.7"]
         with fails(stdlib.EAI_NONAME):
             await hosts_of(resolver, "host.")
@@ -387,8 +388,97 @@ async def test_every_query_has_a_port_and_an_id_of_its_own(autojump_clock: MockC
     async with resolving(server) as resolver:
         for _ in range(20):
             await hosts_of(resolver, "v4.example")
+            await trio.sleep(100)
     assert len(set(server.ports)) >= 19
     assert len({wire[:2] for wire in server.wires}) == 20
+
+
+async def test_answers_are_kept_for_their_time_to_live(autojump_clock: MockClock) -> None:
+    server = Server()
+    async with resolving(server, BOTH) as resolver:
+        for _ in range(3):
+            await hosts_of(resolver, "www.example")
+            await trio.sleep(25)
+        # The third came after 50 s of 60, the fourth comes after 75.
+        assert sorted(kind for _, _, kind in server.queries) == ["A", "AAAA"]
+        await hosts_of(resolver, "www.example")
+        assert len(server.queries) == 4
+
+
+@pytest.mark.parametrize(("soa", "ttl", "kept"), [(True, 30, 30), (True, 9999, 60), (False, 30, 0)])
+async def test_how_long_nothing_is_believed(autojump_clock: MockClock, soa: bool, ttl: int, kept: int) -> None:
+    def nothing(query: dns.message.Message) -> dns.message.Message:
+        response = honest(query)
+        if soa:
+            text = f"ns.example. root.example. 1 2 3 4 {ttl}"
+            response.authority.append(dns.rrset.from_text("example.", ttl, "IN", "SOA", text))
+        return response
+
+    server = Server(nothing)
+    async with resolving(server) as resolver:
+        for _ in range(3):
+            with fails(stdlib.EAI_NONAME):
+                await hosts_of(resolver, "none.example.")
+            await trio.sleep(max(kept / 2 - 1, 0))
+        assert len(server.queries) == (1 if kept else 3)
+        await trio.sleep(5)
+        with fails(stdlib.EAI_NONAME):
+            await hosts_of(resolver, "none.example.")
+        assert len(server.queries) == (2 if kept else 4)
+
+
+async def test_other_servers_are_asked_afresh(autojump_clock: MockClock) -> None:
+    server = Server()
+    info = V4_ONLY
+    async with two_stacks() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_udp, far)
+        resolver = TunResolver(near.socket, lambda: info, Random(4).randbytes)
+        await hosts_of(resolver, "www.example")
+        info = TunnelInfo(ipv4=V4_ONLY.ipv4, dns=(IPv4Address("10.8.0.77"), IPv4Address(FAR)))
+        await hosts_of(resolver, "www.example")
+        assert len(server.queries) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_failures_are_not_kept(autojump_clock: MockClock) -> None:
+    def refuse(query: dns.message.Message) -> dns.message.Message:
+        response = dns.message.make_response(query)
+        response.set_rcode(dns.rcode.SERVFAIL)
+        return response
+
+    server = Server(refuse, refuse)
+    async with resolving(server) as resolver:
+        with fails(stdlib.EAI_AGAIN):
+            await hosts_of(resolver, "www.example.")
+        server.udp = honest
+        assert await hosts_of(resolver, "www.example.")
+
+
+async def test_names_that_the_application_gave(autojump_clock: MockClock) -> None:
+    server = Server()
+    hosts = parse_hosts("127.0.0.1 localhost\n192.0.2.50\tprinter Printer.example. # upstairs\n::5 printer\nno x\n")
+    assert hosts == {"localhost": ["127.0.0.1"], "printer": ["192.0.2.50", "::5"], "printer.example": ["192.0.2.50"]}
+    async with two_stacks() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_udp, far)
+        resolver = TunResolver(near.socket, lambda: BOTH, Random(4).randbytes, hosts)
+        assert await hosts_of(resolver, "PRINTER") == ["192.0.2.50", "::5"]
+        assert await hosts_of(resolver, b"printer.example.") == ["192.0.2.50"]
+        with fails(stdlib.EAI_NODATA):
+            await hosts_of(resolver, "printer.example", stdlib.AF_INET6)
+        assert server.queries == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_machines_hosts_file_is_not_read(autojump_clock: MockClock) -> None:
+    """Whatever it says: its names are asked for like all others."""
+    server = Server()
+    machine = parse_hosts(await trio.Path("/etc/hosts").read_text())
+    names = [name for name in machine if "localhost" not in name]
+    async with resolving(server) as resolver:
+        for name in [*names, "ip6-allnodes"]:
+            with fails(stdlib.EAI_NONAME):
+                await hosts_of(resolver, name)
+            assert server.queries[-1][1] in (f"{name}.", f"{name}.lab.example.")
 
 
 async def test_one_family_that_is_never_answered_does_not_hold_up_the_other(autojump_clock: MockClock) -> None:

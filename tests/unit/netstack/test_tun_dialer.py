@@ -22,7 +22,9 @@ from trio.testing import MockClock
 from two_stacks import FAR, FAR6, NEAR, Host, make_host, start
 
 from minivpn_trio.config.tunnel_info import TunnelInfo
-from minivpn_trio.dialer import TunDialer
+from minivpn_trio.dialer import TunDialer, taking_turns
+from minivpn_trio.netstack.resolver import AddressInfo
+from minivpn_trio.netstack.sockets import TunSocket
 from minivpn_trio.stats import DataStats, TunnelStats
 from minivpn_trio.testing.link import LinkConditions, MemoryTransport, memory_link
 
@@ -64,8 +66,13 @@ async def echo(stream: trio.abc.Stream) -> None:
         await stream.send_all(chunk)
 
 
-async def serve_names(host: Host) -> None:
+async def serve_names(host: Host, nursery: trio.Nursery) -> None:
     """two.example has an address where nothing listens, and one where something does."""
+
+    async def later(socket: TunSocket, wire: bytes, asker: object) -> None:
+        await trio.sleep(0.5)
+        await socket.sendto(wire, asker)
+
     with host.socket(type=stdlib.SOCK_DGRAM) as socket:
         await socket.bind(("", 53))
         while True:
@@ -75,13 +82,18 @@ async def serve_names(host: Host) -> None:
             name, kind = query.question[0].name.to_text(), query.question[0].rdtype.name
             known = {
                 ("two.example.", "A"): "10.8.0.77", ("two.example.", "AAAA"): FAR6, ("six.example.", "AAAA"): FAR6,
-                ("web.example.", "A"): FAR,
+                ("web.example.", "A"): FAR, ("both.example.", "A"): FAR, ("both.example.", "AAAA"): FAR6,
+                ("late.example.", "A"): "10.8.0.78", ("late.example.", "AAAA"): FAR6,
+                ("slow.example.", "A"): FAR, ("slow.example.", "AAAA"): FAR6,
             }  # fmt: skip
             if (name, kind) in known:
                 response.answer.append(dns.rrset.from_text(name, 60, "IN", kind, known[name, kind]))
             elif not any(name == other for other, _ in known):
                 response.set_rcode(dns.rcode.NXDOMAIN)
-            await socket.sendto(response.to_wire(), asker)
+            if kind == "AAAA" and name in ("late.example.", "slow.example."):
+                nursery.start_soon(later, socket, response.to_wire(), asker)
+            else:
+                await socket.sendto(response.to_wire(), asker)
 
 
 @asynccontextmanager
@@ -93,7 +105,7 @@ async def dialling(conditions: LinkConditions | None = None) -> AsyncIterator[tu
         start(nursery, far)
         for family in (stdlib.AF_INET, stdlib.AF_INET6):
             nursery.start_soon(trio.serve_listeners, echo, [trio.SocketListener(await far.listen(7, family))])
-        nursery.start_soon(serve_names, far)
+        nursery.start_soon(serve_names, far, nursery)
         dialer = TunDialer(tunnel, rng=Random(3).randbytes)  # type: ignore[arg-type]
         await nursery.start(dialer.run)
         yield dialer, tunnel, far
@@ -115,9 +127,54 @@ async def test_the_next_address_is_tried(autojump_clock: MockClock) -> None:
     async with dialling() as (dialer, _, _):
         found = await dialer.getaddrinfo("two.example", 7, type=stdlib.SOCK_STREAM)
         assert [info[4][0] for info in found] == ["10.8.0.77", FAR6]
-        with trio.fail_after(300):
-            stream = await dialer.open_tcp_stream("two.example", 7)
+        start = trio.current_time()
+        stream = await dialer.open_tcp_stream("two.example", 7)
         assert stream.socket.getpeername()[0] == FAR6
+        assert 0.25 <= trio.current_time() - start < 0.3
+        await trio.sleep(1)
+        assert dialer.stack.stats().tcp_connections == 1, "the loser is still there"
+
+
+async def test_a_refusal_is_not_waited_out(autojump_clock: MockClock) -> None:
+    async with dialling() as (dialer, _, far):
+        far.socket()
+        start = trio.current_time()
+        with raises(errno.ECONNREFUSED) as caught:
+            await dialer.open_tcp_stream("both.example", 8)
+        assert trio.current_time() - start < 0.2
+        assert "tried before: " in caught.value.__notes__[0]
+        stream = await dialer.open_tcp_stream("both.example", 7)
+        assert stream.socket.getpeername()[0] == FAR
+
+
+async def test_an_answer_that_comes_late_is_used_where_nothing_else_is_left(autojump_clock: MockClock) -> None:
+    """A has a dead address at once, AAAA a live one after half a second."""
+    async with dialling() as (dialer, _, _):
+        stream = await dialer.open_tcp_stream("late.example", 7)
+        assert stream.socket.getpeername()[0] == FAR6
+        # What is alive is not held up by what is late.
+        start = trio.current_time()
+        await dialer.open_tcp_stream("slow.example", 7)
+        assert trio.current_time() - start < 0.1
+
+
+async def test_cancelled_on_the_way(autojump_clock: MockClock) -> None:
+    async with dialling(LinkConditions(delay=0.05)) as (dialer, _, _):
+        for patience in range(1, 50):
+            with trio.move_on_after(patience * 0.01):
+                await (await dialer.open_tcp_stream("two.example", 7)).aclose()
+        await trio.sleep(200)
+        assert dialer.stack.stats().tcp_connections == 0
+
+
+def test_taking_turns() -> None:
+    def entry(family: int, number: int) -> AddressInfo:
+        return stdlib.AddressFamily(family), stdlib.SOCK_STREAM, 6, "", (number,)
+
+    six, four = [entry(stdlib.AF_INET6, n) for n in range(3)], [entry(stdlib.AF_INET, n) for n in range(2)]
+    assert taking_turns([*six, *four]) == [six[0], four[0], six[1], four[1], six[2]]
+    assert taking_turns([*four, *six]) == [four[0], six[0], four[1], six[1], six[2]]
+    assert taking_turns([]) == []
 
 
 async def test_dialling_that_fails(autojump_clock: MockClock) -> None:
