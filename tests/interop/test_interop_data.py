@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -394,6 +395,36 @@ class TestSmallBlocks:
             await log.wait(Rekeyed, 1, seconds=5)
             await everyday(dialer)
         assert {event.by for event in log.of(Rekeyed)} == {"client"}
+
+
+class TestOcc:
+    async def test_the_server_measures_the_path(self, start_server, wiretap) -> None:
+        """mtu-test: every 3 s it asks for a long packet, or sends one. With no other traffic ours is seen on the
+        wire. (The whole test takes 3 minutes: test_mtu_test_to_its_end.)"""
+        server = start_server(extra=("mtu-test",))
+        sent = received = 0
+        async with open_tunnel(server.profile_file()) as dialer:
+            with trio.fail_after(15):
+                while not (sent > 1000 and received > 1000):
+                    await trio.sleep(0.2)
+                    sizes = wiretap.longest()
+                    sent, received = max(sent, sizes[0]), max(received, sizes[1])
+            assert not dialer.stats().data.drops
+        assert "Beginning empirical MTU test" in server.log
+        assert sent == received
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(300)
+    async def test_mtu_test_to_its_end(self, start_server) -> None:
+        server = start_server(extra=("mtu-test",))
+        async with open_tunnel(server.profile_file()):
+            await trio.to_thread.run_sync(lambda: server.wait_for("MTU test completed", timeout=280))
+        (line,) = [line for line in server.log.splitlines() if "MTU test completed" in line]
+        found = re.search(r"local->remote=\[(\d+),(\d+)\] remote->local=\[(\d+),(\d+)\]", line)
+        assert found is not None
+        tried_down, got_down, tried_up, got_up = map(int, found.groups())
+        assert tried_down == got_down
+        assert tried_up == got_up
 
 
 class TestKeyLife:
