@@ -1,4 +1,4 @@
-"""Tracers ready to use: a logger, JSON lines, OONI's archival form, a pcap file, and a fan-out.
+"""Tracers ready to use: a logger, JSON lines, OONI's archival form and a fan-out.
 
 Each is a ``tracing.Tracer``; pass one as ``tracer=`` of ``open_client`` or
 ``open_tun_dialer``.

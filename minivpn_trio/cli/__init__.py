@@ -1,7 +1,8 @@
 """The command ``minivpn-trio``.
 
 Exit status: 0 done; 1 the network or the peer failed; 2 the usage or the
-profile is wrong. Errors are one line on stderr; ``--debug`` adds the traceback.
+profile is wrong; 130 interrupted. Errors are one line on stderr; ``--debug`` adds
+the traceback.
 Commands are imported when they are called, so ``--help`` is quick.
 """
 
@@ -12,6 +13,7 @@ import sys
 from typing import Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from ..errors import ConfigError, MiniVPNError
 
@@ -50,13 +52,29 @@ class LazyCommands(click.Group):
         """Run the command; what this package raises becomes a line and an exit status."""
         try:
             return super().invoke(ctx)
-        except (MiniVPNError, OSError) as exc:
+        except (MiniVPNError, OSError, ExceptionGroup) as exc:
             if ctx.find_object(dict) and ctx.obj.get("debug"):
                 raise
-            click.echo(f"minivpn-trio: {describe(exc)}", err=True)
-            ctx.exit(2 if isinstance(exc, ConfigError) else 1)
+            expected = first_expected(exc)
+            if expected is None:
+                raise
+            click.echo(f"minivpn-trio: {describe(expected)}", err=True)
+            ctx.exit(2 if isinstance(expected, ConfigError) else 1)
         except KeyboardInterrupt:
             ctx.exit(130)
+
+
+def first_expected(exc: Exception) -> Exception | None:
+    """What to tell of an exception, which may be a nursery's group; None: it holds a mistake of ours."""
+    if not isinstance(exc, ExceptionGroup):
+        return exc
+    expected, others = exc.split((MiniVPNError, OSError))
+    if expected is None or others is not None:
+        return None
+    first: Exception = expected
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    return first
 
 
 def describe(exc: Exception) -> str:
@@ -89,4 +107,17 @@ def group(ctx: click.Context, debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    group.main(args=sys.argv[1:], prog_name="minivpn-trio")
+    try:
+        status = group.main(args=sys.argv[1:], prog_name="minivpn-trio", standalone_mode=False)
+    except NoArgsIsHelpError as exc:
+        exc.show()
+        status = exc.exit_code
+    except click.ClickException as exc:
+        text = " ".join(exc.format_message().split())
+        ctx = exc.ctx if isinstance(exc, click.UsageError) else None
+        hint = f"; see '{ctx.command_path} --help'" if ctx is not None else ""
+        click.echo(f"minivpn-trio: {text.rstrip('.')}{hint}", err=True)
+        status = 2
+    except click.Abort:
+        status = 130
+    sys.exit(status)

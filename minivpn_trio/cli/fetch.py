@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from typing import IO
 
@@ -11,10 +12,10 @@ import httpx
 import trio
 
 from ..dialer import TunDialer, open_tun_dialer
-from ..errors import HandshakeTimeout, MiniVPNError, Stage
+from ..errors import HandshakeTimeout, MiniVPNError
 from ..integrations.httpcore import TunnelTransport
 from .prompts import terminal_challenges
-from .tunnel import ConnectingStatus, load_settings, run, tunnel_options
+from .tunnel import ConnectingStatus, debug_tracer, load_settings, run, tunnel_options, writable_path
 
 __all__ = ["fetch"]
 
@@ -22,7 +23,7 @@ __all__ = ["fetch"]
 @click.command()
 @tunnel_options
 @click.option("--output", "-o", "output", type=click.File("wb", lazy=True), default=None, metavar="FILE",
-              help="Where to write the body; default: stdout.")  # fmt: skip
+              callback=writable_path, help="Where to write the body; default: stdout.")  # fmt: skip
 @click.argument("url")
 def fetch(
     profile: str, credentials_file: str | None, timeout: float | None, output: IO[bytes] | None, url: str
@@ -46,12 +47,15 @@ def fetch(
         try:
             with trio.move_on_after(timeout or math.inf) as connecting:
                 async with open_tun_dialer(
-                    config, on_event=status.on_event, on_challenge=terminal_challenges(status.paused)
+                    config,
+                    on_event=status.on_event,
+                    on_challenge=terminal_challenges(status.paused),
+                    tracer=debug_tracer(),
                 ) as dialer:
                     connecting.deadline = math.inf
                     await download(dialer, url, output or sys.stdout.buffer, status)
             if connecting.cancelled_caught:
-                raise HandshakeTimeout(f"no tunnel within {timeout:g} s", stage=Stage.DIAL)
+                raise HandshakeTimeout(f"no tunnel within {timeout:g} s", stage=status.stage)
         finally:
             status.stop()
 
@@ -79,4 +83,6 @@ async def download(dialer: TunDialer, url: str, output: IO[bytes], status: Conne
                     progress.advance(task, len(chunk))
             output.flush()
     except httpx.HTTPError as exc:
-        raise MiniVPNError(f"{url}: {str(exc) or type(exc).__name__}") from exc
+        # Python's "[Errno 111] " in front of a reason helps nobody here.
+        reason = re.sub(r"^\[Errno -?\d+\] ", "", str(exc)) or type(exc).__name__
+        raise MiniVPNError(f"{url}: {reason}") from exc

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 from dataclasses import dataclass, field
 
 import click
 import trio
 
 from ..dialer import TunDialer, open_tun_dialer
-from ..errors import HandshakeTimeout, MiniVPNError, Stage
+from ..errors import HandshakeTimeout, MiniVPNError
 from .prompts import terminal_challenges
-from .tunnel import ConnectingStatus, load_settings, run, tunnel_options
+from .tunnel import ConnectingStatus, debug_tracer, load_settings, run, tunnel_options
 
 __all__ = ["ping"]
 
@@ -25,6 +26,7 @@ PAYLOAD = 56
 class Tally:
     """What was sent and what came back. Round trips in seconds."""
 
+    host: str = ""
     sent: int = 0
     rtts: list[float] = field(default_factory=list)
 
@@ -78,20 +80,24 @@ def ping(
         try:
             with trio.move_on_after(timeout or math.inf) as connecting:
                 async with open_tun_dialer(
-                    config, on_event=status.on_event, on_challenge=terminal_challenges(status.paused)
+                    config,
+                    on_event=status.on_event,
+                    on_challenge=terminal_challenges(status.paused),
+                    tracer=debug_tracer(),
                 ) as dialer:
                     connecting.deadline = math.inf
                     await ping_host(dialer, host, tally, count, interval, as_json)
             if connecting.cancelled_caught:
-                raise HandshakeTimeout(f"no tunnel within {timeout:g} s", stage=Stage.DIAL)
+                raise HandshakeTimeout(f"no tunnel within {timeout:g} s", stage=status.stage)
         finally:
             status.stop()
 
     try:
         run(main)
     except* KeyboardInterrupt:
-        pass
-    finish(tally, host, as_json)
+        if not tally.sent:
+            raise SystemExit(130) from None
+    finish(tally, as_json)
     if not tally.rtts:
         raise SystemExit(1)
 
@@ -104,7 +110,11 @@ async def ping_host(
     target = host or (str(info.gateway) if info.gateway else str(info.gateway_ipv6) if info.gateway_ipv6 else None)
     if target is None:
         raise MiniVPNError("the server pushed no gateway: name a HOST to ping")
-    address = str((await dialer.getaddrinfo(target, 0))[0][4][0])
+    try:
+        address = str((await dialer.getaddrinfo(target, 0))[0][4][0])
+    except socket.gaierror as exc:
+        raise MiniVPNError(f"{target}: {exc.strerror}") from exc
+    tally.host = target
     if not as_json:
         click.echo(f"PING {target} ({address}): {PAYLOAD} data bytes")
     with trio.CancelScope() as everything:
@@ -134,7 +144,7 @@ async def ping_once(dialer: TunDialer, address: str, tally: Tally, as_json: bool
             click.echo(f"{PAYLOAD + 8} bytes from {address}: icmp_seq={sequence} time={rtt * 1000:.3f} ms")
 
 
-def finish(tally: Tally, host: str | None, as_json: bool) -> None:
+def finish(tally: Tally, as_json: bool) -> None:
     """The closing statistics."""
     if not tally.sent:
         return
@@ -142,7 +152,7 @@ def finish(tally: Tally, host: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(summary))
         return
-    click.echo(f"\n--- {host or 'gateway'} ping statistics ---")
+    click.echo(f"\n--- {tally.host} ping statistics ---")
     click.echo(
         f"{summary['transmitted']} packets transmitted, {summary['received']} received, "
         f"{summary['loss_percent']:g}% packet loss"

@@ -11,19 +11,19 @@ import trio
 
 from ..client import open_client
 from ..config.model import Remote, TunnelConfig
-from ..errors import ConnectError, HandshakeTimeout, Stage
+from ..errors import ConnectError, HandshakeTimeout
 from ..events import DialDone, DialStarted, Event, Ready
-from ..trace_sinks import ArchivalTracer
+from ..trace_sinks import ArchivalTracer, TeeTracer
 from .prompts import terminal_challenges
-from .tunnel import load_settings, run, tunnel_options
+from .tunnel import ConnectingStatus, debug_tracer, load_settings, run, tunnel_options, writable_path
 
 __all__ = ["trace"]
 
 
 @click.command()
 @tunnel_options
-@click.option("--output", "-o", type=click.File("w"), default="-", metavar="FILE",
-              help="Where to write; default: stdout.")  # fmt: skip
+@click.option("--output", "-o", type=click.File("w", lazy=True), default="-", metavar="FILE",
+              callback=writable_path, help="Where to write; default: stdout.")  # fmt: skip
 def trace(profile: str, credentials_file: str | None, timeout: float | None, output: Any) -> None:
     """Connect once, write what the handshake looked like, and leave.
 
@@ -38,17 +38,21 @@ def trace(profile: str, credentials_file: str | None, timeout: float | None, out
     """
     config = load_settings(profile, credentials_file)
     tracer = ArchivalTracer()
+    log = debug_tracer()
     handshake = Handshake(config)
 
     async def main() -> None:
         handshake.began = trio.current_time()
         with trio.move_on_after(timeout or math.inf) as scope:
             async with open_client(
-                config, on_event=handshake.on_event, tracer=tracer, on_challenge=terminal_challenges()
+                config,
+                on_event=handshake.on_event,
+                tracer=tracer if log is None else TeeTracer([tracer, log]),
+                on_challenge=terminal_challenges(),
             ):
                 scope.deadline = math.inf
         if scope.cancelled_caught:
-            raise HandshakeTimeout(f"no tunnel within {timeout:g} s", stage=Stage.DIAL)
+            raise HandshakeTimeout(f"no tunnel within {timeout:g} s", stage=handshake.status.stage)
 
     failure: ConnectError | None = None
     try:
@@ -66,6 +70,7 @@ class Handshake:
 
     def __init__(self, config: TunnelConfig) -> None:
         self._config = config
+        self.status = ConnectingStatus(quiet=True)
         self.began = 0.0
         self.took: float | None = None
         self._host, self._port, self._proto = "", 0, ""
@@ -73,6 +78,7 @@ class Handshake:
 
     def on_event(self, event: Event) -> None:
         """Note where the connection went and how long it took."""
+        self.status.on_event(event)
         if isinstance(event, DialStarted):
             self._host, self._port, self._proto = event.host, event.port, event.proto
         elif isinstance(event, DialDone):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import trio
 
 from ..config.model import Credentials, TunnelConfig
 from ..config.ovpn import load_config
-from ..errors import ConfigError
+from ..errors import ConfigError, Stage
 from ..events import (
     AuthPending,
     DialDone,
@@ -23,15 +24,25 @@ from ..events import (
     Ready,
     Reconnecting,
     ResetDone,
+    ResetSent,
     TLSHandshakeDone,
     Warned,
 )
+from ..trace_sinks import LoggingTracer
 
-__all__ = ["ConnectingStatus", "load_settings", "run", "tunnel_options"]
+__all__ = ["ConnectingStatus", "debug_tracer", "load_settings", "run", "tunnel_options", "writable_path"]
 
 Result = TypeVar("Result")
 Command = Callable[..., Any]
 
+#: What the connection waits for after an event.
+STAGES: dict[type[Event], Stage] = {
+    DialStarted: Stage.DIAL,
+    ResetSent: Stage.RESET,
+    ResetDone: Stage.TLS_HANDSHAKE,
+    TLSHandshakeDone: Stage.KEY_EXCHANGE,
+    KeysGenerated: Stage.PUSH,
+}
 #: Longest first line of a credentials file that makes sense, bytes.
 MAX_CREDENTIALS_FILE = 4096
 
@@ -63,6 +74,26 @@ def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if root.obj is None:
         root.obj = {}
     root.obj["debug"] = root.obj.get("debug", False) or value
+
+
+def _debugging() -> bool:
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and bool(ctx.find_root().obj) and bool(ctx.find_root().obj.get("debug"))
+
+
+def debug_tracer() -> LoggingTracer | None:
+    """A tracer for the log that --debug asks for."""
+    return LoggingTracer() if _debugging() else None
+
+
+def writable_path(ctx: click.Context, param: click.Parameter, value: Result) -> Result:
+    """A callback of --output: wrong usage is found out before anything is dialled."""
+    name = getattr(value, "name", None)
+    if isinstance(name, str) and name != "-" and not name.startswith("<"):
+        folder = os.path.dirname(os.path.abspath(name))
+        if os.path.isdir(name) or not os.access(name if os.path.exists(name) else folder, os.W_OK):
+            raise click.BadParameter(f"'{name}' cannot be written", ctx=ctx, param=param)
+    return value
 
 
 def load_settings(profile: str, credentials_file: str | None) -> TunnelConfig:
@@ -99,16 +130,27 @@ class ConnectingStatus:
     def __init__(self, quiet: bool = False) -> None:
         from rich.console import Console
 
-        self.console = Console(stderr=True)
+        self.stage = Stage.DIAL
+        self._quiet = quiet
+        self._ready = self._lost = False
+        self.console = Console(stderr=True, soft_wrap=True)
         self._pauses = 0
         self._status = None if quiet or not self.console.is_terminal else self.console.status("Connecting")
         if self._status is not None:
             self._status.start()
 
     def on_event(self, event: Event) -> None:
-        """Show one event; stop at Ready."""
+        """Show one event; stop at Ready. Later only a loss is worth a line, and the end of it."""
+        self.stage = STAGES.get(type(event), self.stage)
         if isinstance(event, Warned):
             self.console.print(f"warning: {event.text}", style="yellow", markup=False)
+        if isinstance(event, Reconnecting) and self._ready and not self._lost and not self._quiet:
+            self._lost = True
+            self.console.print(f"minivpn-trio: the tunnel was lost: {event.reason}; connecting again", markup=False)
+        elif isinstance(event, Ready):
+            if self._lost:
+                self.console.print("minivpn-trio: the tunnel is back", markup=False)
+            self._ready, self._lost = True, False
         if self._status is None:
             return
         if isinstance(event, Ready):
@@ -161,7 +203,6 @@ def stage_text(event: Event) -> str | None:
 
 def run(main: Callable[[], Awaitable[Result]]) -> Result:
     """``trio.run`` with the log on stderr where --debug asks for it."""
-    ctx = click.get_current_context(silent=True)
-    if ctx is not None and ctx.find_root().obj and ctx.find_root().obj.get("debug"):
+    if _debugging():
         logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)6d ms %(name)s: %(message)s")
     return trio.run(main)
