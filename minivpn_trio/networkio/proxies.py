@@ -309,10 +309,10 @@ class SocksUDPTransport(UDPTransport):
         self._ended = True
         scope.cancel()
 
-    async def send(self, burst: Burst) -> None:
-        """Send every datagram, as a plain UDP transport does."""
+    def send_some(self, burst: Burst) -> int:
+        """Send what the kernel takes at once; how many datagrams that was."""
         header = self._header
-        await super().send([header + datagram for datagram in burst])
+        return super().send_some([header + datagram for datagram in burst])
 
     def send_nowait(self, burst: Burst) -> None:
         """Send what the kernel takes at once."""

@@ -3,7 +3,8 @@
 A transport moves bursts. ``UDPTransport`` drains its socket with plain
 non-blocking calls after one ``wait_readable`` (a trio ``recv`` costs five
 times a drained one), and hands runs of equal-sized datagrams to the kernel in
-one call by UDP generic segmentation offload where the kernel has it.
+one call by UDP generic segmentation offload where the kernel has it. Whether
+the host coalesces datagrams on the way in (UDP_GRO) is tried out now and then, and kept while it does.
 
 The sockets are made from the standard library's, so they never go through a
 socket factory that a program installed for its traffic inside the tunnel.
@@ -14,8 +15,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import trio
@@ -44,6 +46,7 @@ RECEIVE_SIZE = 65536
 #: linux/udp.h; the socket module has no names for these.
 SOL_UDP = 17
 UDP_SEGMENT = 103
+UDP_GRO = 104
 #: The kernel takes at most 64 segments (UDP_MAX_SEGMENTS) and 65,507 bytes in one call.
 MAX_TRAIN_SEGMENTS = 44
 MAX_TRAIN_BYTES = 64000
@@ -52,6 +55,12 @@ MAX_TRAIN_BYTES = 64000
 TRANSIENT_ERRNOS = frozenset(
     {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EPERM}
 )
+#: Datagrams of a trial, and of each later look, of whether the host coalesces; and between two trials. Asking for it
+#: costs 0.75 us a datagram where it does not, and saves 0.9 where it does, so the trials cost nothing that is seen.
+COALESCING_TRIAL = 1024
+COALESCING_PAUSE = 1 << 18
+#: The ancillary message with the size of the datagrams that were coalesced, an int.
+COALESCED_SPACE = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
 #: How many errors in a row a drain swallows before it yields to the scheduler.
 MAX_ERRORS_IN_A_ROW = 16
 
@@ -123,6 +132,13 @@ class UDPTransport:
         self._peer = peer
         self._established = False
         self._segmentation = hasattr(socket, "SOCK_NONBLOCK")
+        #: Whether the kernel may hand over several datagrams as one; until when, in ``packets_in``, that holds;
+        #: how many came that way since.
+        self._coalescing = False
+        self._look_at = 0
+        self._coalesced = 0
+        #: Received, and more than a burst holds.
+        self._unread: Burst = []
         self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
         self.bursts_in = self.bursts_out = 0
         self.drops: Counter[DropReason] = Counter()
@@ -142,23 +158,61 @@ class UDPTransport:
         Raises OSError: before ``established()``, what the network said of our packets.
         """
         while True:
-            await trio.lowlevel.wait_readable(self._sock)
-            burst = self._drain()
+            if self._unread:
+                await trio.lowlevel.checkpoint()
+                burst, self._unread = self._unread[:MAX_BURST], self._unread[MAX_BURST:]
+            else:
+                await trio.lowlevel.wait_readable(self._sock)
+                burst = self._drain(self._receive_coalesced if self._coalescing else None)
+                if len(burst) > MAX_BURST:
+                    burst, self._unread = burst[:MAX_BURST], burst[MAX_BURST:]
             if burst:
                 self.packets_in += len(burst)
                 self.bursts_in += 1
                 self.bytes_in += sum(map(len, burst))
+                # Only a burst can have been coalesced, so only one says something about the host. And what was
+                # coalesced must be read as such, so the queue has to be empty.
+                if self.packets_in >= self._look_at and 1 < len(burst) < MAX_BURST:
+                    self._try_coalescing()
                 return burst
 
-    def _drain(self) -> Burst:
-        recv = self._sock.recv
+    def _try_coalescing(self) -> None:
+        """Begin a trial of UDP_GRO; or end it, or go on, by what the last one brought."""
+        wanted = not self._coalescing or 2 * self._coalesced >= COALESCING_TRIAL
+        try:
+            self._sock.setsockopt(SOL_UDP, UDP_GRO, wanted)
+        except OSError:
+            self._look_at = sys.maxsize  # not a kernel that knows it
+            return
+        self._coalescing = wanted
+        self._look_at = self.packets_in + (COALESCING_TRIAL if wanted else COALESCING_PAUSE)
+        self._coalesced = 0
+
+    def _receive_coalesced(self, size: int) -> bytes | list[bytes]:
+        """What ``recv`` returns, or the datagrams that the kernel had joined."""
+        data, ancillary, _, _ = self._sock.recvmsg(size, COALESCED_SPACE)
+        if not ancillary:
+            return data
+        step = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+        if len(data) <= step:
+            return data
+        datagrams = [data[start : start + step] for start in range(0, len(data), step)]
+        self._coalesced += len(datagrams)
+        return datagrams
+
+    def _drain(self, receive: Callable[[int], bytes | list[bytes]] | None = None) -> Burst:
+        receive = receive or self._sock.recv
         burst: Burst = []
         append = burst.append
         errors = 0
         try:
             while len(burst) < MAX_BURST:
                 try:
-                    append(recv(RECEIVE_SIZE))
+                    data = receive(RECEIVE_SIZE)
+                    if type(data) is bytes:
+                        append(data)
+                    else:
+                        burst += data  # type: ignore[arg-type]
                 except BlockingIOError:
                     break
                 except OSError as exc:
@@ -181,13 +235,9 @@ class UDPTransport:
 
         Cancelled: some of the burst may have been sent. Raises OSError as ``receive`` does.
         """
-        start = 0
-        while True:
-            start = self._send_from(burst, start)
-            if start >= len(burst):
-                break
+        while (sent := self.send_some(burst)) < len(burst):
+            burst = burst[sent:]
             await trio.lowlevel.wait_writable(self._sock)
-        self.bursts_out += 1
 
     def send_some(self, burst: Burst) -> int:
         """Send what the kernel takes at once; how many datagrams that was, those that were lost included."""

@@ -11,6 +11,7 @@ import trio
 
 from minivpn_trio.config.model import Remote, TunnelConfig
 from minivpn_trio.errors import DropReason, Stage, TransportError
+from minivpn_trio.networkio import transports
 from minivpn_trio.networkio.dial import dial, resolve
 from minivpn_trio.networkio.transports import (
     MAX_BURST,
@@ -18,6 +19,7 @@ from minivpn_trio.networkio.transports import (
     StreamTransport,
     Transport,
     UDPTransport,
+    segmentation,
     train_end,
 )
 
@@ -132,6 +134,70 @@ async def test_a_closed_port_is_a_lost_packet_afterwards(autojump_clock: trio.te
             await transport.receive()
     assert transport.stats().drops[DropReason.NOT_READY] >= 1
     await transport.aclose()
+
+
+def coalesces(transport: UDPTransport) -> int:
+    """UDP_GRO as the kernel has it."""
+    return transport._sock.getsockopt(17, transports.UDP_GRO)
+
+
+async def receive_all(transport: UDPTransport, count: int) -> list[bytes]:
+    got: list[bytes] = []
+    while len(got) < count:
+        burst = await transport.receive()
+        assert 0 < len(burst) <= MAX_BURST
+        got += burst
+    return got
+
+
+async def test_coalescing_is_used_where_the_host_does_it(
+    udp_pair: tuple[UDPTransport, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A train that is sent in one piece stays one on the loopback device, for a socket that takes it so."""
+    monkeypatch.setattr(transports, "COALESCING_TRIAL", 60)
+    transport, server = udp_pair
+    expected: list[bytes] = []
+    for turn in range(30):
+        # Two trains and a half: more than a burst holds; the last datagram of each is shorter.
+        for size in (40, 40, 20):
+            train = [bytes([turn, size, number]) * 300 for number in range(size)] + [b"end"]
+            server.sendmsg(train, [segmentation(900)])
+            expected += train
+        assert await receive_all(transport, len(expected)) == expected
+        expected.clear()
+    assert coalesces(transport) == 1
+    assert transport.stats().packets_in == 30 * 103
+
+
+async def test_coalescing_is_given_up_where_the_host_does_not(
+    udp_pair: tuple[UDPTransport, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transports, "COALESCING_TRIAL", 60)
+    monkeypatch.setattr(transports, "COALESCING_PAUSE", 600)
+    transport, server = udp_pair
+    states = []
+    for turn in range(60):
+        sent = [bytes([turn, number]) * 200 for number in range(20)]
+        for datagram in sent:
+            server.send(datagram)
+        assert await receive_all(transport, len(sent)) == sent
+        states.append(coalesces(transport))
+    assert 1 in states, "it was tried"
+    assert 0 < sum(states) < 15, "and given up, for most of the time"
+    assert states[35:].count(1) > 0, "and tried again"
+
+
+async def test_a_kernel_that_cannot_coalesce_is_asked_once(
+    udp_pair: tuple[UDPTransport, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transports, "UDP_GRO", 9999)
+    transport, server = udp_pair
+    for turn in range(3):
+        for number in range(5):
+            server.send(bytes([turn, number]))
+        assert len(await receive_all(transport, 5)) == 5
+    assert not transport._coalescing
+    assert transport._look_at > 1 << 60
 
 
 async def test_a_cancelled_receive_loses_nothing(udp_pair: tuple[UDPTransport, socket.socket]) -> None:
