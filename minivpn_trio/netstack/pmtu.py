@@ -1,5 +1,6 @@
 """What the paths behind the tunnel take: the MTU of each destination, learnt from validated packet-too-big
-messages (RFC 1191, RFC 8201), forgotten after ten minutes.
+messages (RFC 1191, RFC 8201) and from what got through where larger packets did not (RFC 4821), forgotten
+after ten minutes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ class PathMtus:
             del self._known[next(iter(self._known))]
         self._known[remote] = (mtu, now + self._lifetime)
         return mtu
+
+    def correct(self, remote: Address, mtu: int, link: int, now: float) -> None:
+        """Packets of ``mtu`` were seen to get through to ``remote``, over a link of MTU ``link``."""
+        if mtu >= link:
+            self._known.pop(remote, None)
+        else:
+            self.learn(remote, mtu, now)
 
     def to(self, remote: Address, link: int, now: float) -> int:
         """The MTU to ``remote`` over a link of MTU ``link``."""

@@ -60,6 +60,9 @@ _LEVEL_TCP = stdlib.IPPROTO_TCP
 _V6ONLY = (stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY)
 _KEEPALIVE = (stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE)
 _KEEPIDLE = (_LEVEL_TCP, getattr(stdlib, "TCP_KEEPIDLE", 4))
+_KEEPALIVE_PACE = (getattr(stdlib, "TCP_KEEPINTVL", 5), getattr(stdlib, "TCP_KEEPCNT", 6))
+#: In milliseconds; 0: none.
+_USER_TIMEOUT = (_LEVEL_TCP, getattr(stdlib, "TCP_USER_TIMEOUT", 18))
 #: Seconds, as Linux has it (tcp(7)).
 _DEFAULT_KEEPIDLE = 7200
 
@@ -241,8 +244,9 @@ class TunSocket(trio.socket.SocketType):
     def setsockopt(self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None) -> None:
         """As ``socket.socket.setsockopt``; OSError(ENOPROTOOPT) for options that are not known.
 
-        SO_LINGER with a time of 0 makes ``close`` reset the connection; SO_KEEPALIVE and TCP_KEEPIDLE are
-        obeyed, and for datagrams the time to live. The rest is remembered.
+        SO_LINGER with a time of 0 makes ``close`` reset the connection; SO_KEEPALIVE with TCP_KEEPIDLE,
+        TCP_KEEPINTVL and TCP_KEEPCNT, and TCP_USER_TIMEOUT are obeyed, and for datagrams the time to
+        live. The rest is remembered.
         """
         self._check_open()
         if value is None:
@@ -258,6 +262,7 @@ class TunSocket(trio.socket.SocketType):
         number = int(value) if isinstance(value, int) else int.from_bytes(bytes(value)[:4], "little")
         self._options[level, optname] = number
         self._apply_keepalive()
+        self._apply_user_timeout()
         if self._endpoint is not None:
             self._endpoint.ttl = self._ttl()
 
@@ -267,7 +272,15 @@ class TunSocket(trio.socket.SocketType):
                 self._pump.run(self._connection.set_keepalive, None, trio.current_time())
             return
         idle = self._options.get(_KEEPIDLE) or _DEFAULT_KEEPIDLE
-        self._pump.run(self._connection.set_keepalive, float(idle), trio.current_time())
+        interval, probes = (self._options.get((_LEVEL_TCP, option)) for option in _KEEPALIVE_PACE)
+        self._pump.run(
+            self._connection.set_keepalive, float(idle), trio.current_time(), interval or None, probes or None
+        )
+
+    def _apply_user_timeout(self) -> None:
+        if self._connection is not None and _USER_TIMEOUT in self._options:
+            seconds = self._options[_USER_TIMEOUT] / 1000 or None
+            self._pump.run(self._connection.set_user_timeout, seconds, trio.current_time())
 
     def _ttl(self) -> int:
         if self._family == stdlib.AF_INET:
@@ -385,6 +398,7 @@ class TunSocket(trio.socket.SocketType):
         self._connection = connection
         connection.on_change = self._on_change
         self._apply_keepalive()
+        self._apply_user_timeout()
 
     def _open_endpoint(
         self, local: tuple[Address | None, int] | None = None, remote: tuple[Address, int] | None = None

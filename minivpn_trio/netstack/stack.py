@@ -74,8 +74,8 @@ class Limits:
     #: Packets in the output queue: of all kinds, and when data starts to wait.
     output: int = 4096
     output_data: int = 192
-    #: Receive buffers may grow by so much together, beyond what each starts with.
-    receive_growth: int = 64 * 1024 * 1024
+    #: Buffers may grow by so much together, beyond what each starts with.
+    buffer_growth: int = 64 * 1024 * 1024
     #: What all UDP sockets together may have queued.
     datagrams: int = 16 * 1024 * 1024
     #: RSTs, ICMP errors and echo replies a second, each kind on its own.
@@ -367,7 +367,10 @@ class Stack:
 
     def mss_to(self, remote: Address) -> int:
         """Largest TCP payload, before options, for ``remote``."""
-        mss = self.mtu_to(remote) - (_HEADERS4 if len(remote) == 4 else _HEADERS6)
+        return self._mss_of(self.mtu_to(remote), remote)
+
+    def _mss_of(self, mtu: int, remote: Address) -> int:
+        mss = mtu - (_HEADERS4 if len(remote) == 4 else _HEADERS6)
         fixed = self._mss[len(remote)]
         return mss if fixed is None else min(mss, fixed)
 
@@ -439,6 +442,7 @@ class Stack:
         if listener is not None:
             listener.half_open.discard(connection)
         self._grown -= max(connection.receiver.capacity - self.settings.receive_buffer, 0)
+        self._grown -= connection.send_capacity - self.settings.send_buffer
         self._retransmissions += connection.sender.retransmissions
         self._timeouts += connection.sender.timeouts
         self._timers.retire(connection)
@@ -460,9 +464,19 @@ class Stack:
             ),
         )
 
+    def learn_mss(self, connection: TcpConnection, mss: int) -> None:
+        """TCP found out itself what gets through to its destination."""
+        remote = connection.remote[0]
+        mtu = mss + (_HEADERS4 if len(remote) == 4 else _HEADERS6)
+        self._path_mtus.correct(remote, mtu, self.mtu, self._now)
+
+    def link_mss(self, connection: TcpConnection) -> int:
+        """What the link takes, whatever is known of the path."""
+        return self._mss_of(self.mtu, connection.remote[0])
+
     def grow(self, size: int) -> bool:
-        """Whether a receive buffer may grow by ``size``."""
-        if self._grown + size > self.limits.receive_growth:
+        """Whether a buffer may grow by ``size``."""
+        if self._grown + size > self.limits.buffer_growth:
             return False
         self._grown += size
         return True

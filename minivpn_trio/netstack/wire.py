@@ -30,16 +30,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 from struct import Struct
+from typing import Any
 
 from .tcp.options import TIMESTAMP_PREFIX
 
-__all__ = ["IPV4_START", "KEY4", "KEY6", "SEQUENCE_AT4", "SEQUENCE_AT6", "TCP_FIELDS", "SegmentBuilder", "intact"]
+__all__ = [
+    "IPV4_START",
+    "KEY4",
+    "KEY6",
+    "SEQUENCE_AT4",
+    "SEQUENCE_AT6",
+    "TCP_FIELDS",
+    "SegmentBuilder",
+    "bare_fields",
+    "intact",
+]
 
 #: First octet, total length, DF/MF/offset, protocol.
 IPV4_START = Struct("!BxHxxHxB")
 #: Sequence, acknowledgement, offset and flags, window; then, if timestamps are where they usually
 #: are: NOP NOP kind length, TSval, TSecr.
 TCP_FIELDS = Struct("!IIHHxxxxIII")
+_BARE_FIELDS = Struct("!IIHH")
 #: Where ``TCP_FIELDS`` starts in a packet without IP options or extension headers.
 SEQUENCE_AT4, SEQUENCE_AT6 = 24, 44
 #: Source, destination, ports.
@@ -49,6 +61,11 @@ _TCP = 6
 _NUMBERS = Struct("!IIHHHH")
 _NUMBERS_AND_TIMESTAMPS = Struct("!IIHHHHIII")
 _TIMESTAMP_SUM = (TIMESTAMP_PREFIX >> 16) + (TIMESTAMP_PREFIX & 0xFFFF)
+
+
+def bare_fields(packet: bytes, offset: int) -> tuple[Any, ...]:
+    """As ``TCP_FIELDS.unpack_from``, of a header without options: timestamps that never change."""
+    return (*_BARE_FIELDS.unpack_from(packet, offset), TIMESTAMP_PREFIX, 0, 0)
 
 
 def intact(packets: list[bytes]) -> list[bytes]:

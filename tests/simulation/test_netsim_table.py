@@ -1,4 +1,4 @@
-"""The throughput table of benchmarks/netsim is what the code does: a change of it is reviewed, not found by accident."""
+"""The table of benchmarks/netsim is what the code does: a change of it is reviewed, not found by accident."""
 
 from __future__ import annotations
 

@@ -46,8 +46,9 @@ class TcpConnection(FastPath):
         sender = self.sender
         if sender.fin or self.state not in SENDING:
             raise os_error(errno.EPIPE)
-        room = self._settings.send_buffer - sender.unacknowledged
-        if room * 2 < self._settings.send_buffer or not len(data):
+        capacity = self.send_capacity
+        room = capacity - sender.unacknowledged
+        if room * 2 < capacity or not len(data):
             return 0
         if type(data) is not bytes:
             data = bytes(memoryview(data)[:room])
@@ -79,10 +80,21 @@ class TcpConnection(FastPath):
             self.flush(now)
         return data
 
-    def set_keepalive(self, idle: float | None, now: float) -> None:
-        """Probe a silent peer after ``idle`` seconds; None: never."""
+    def set_keepalive(
+        self, idle: float | None, now: float, interval: float | None = None, probes: int | None = None
+    ) -> None:
+        """Probe a silent peer after ``idle`` seconds (None: never), again every ``interval`` seconds, and give up after
+        ``probes`` unanswered ones (None for either: the settings')."""
         self.keepalive = idle
+        self._keepalive_interval = self._settings.keepalive_interval if interval is None else interval
+        self._keepalive_limit = self._settings.keepalive_probes if probes is None else probes
         self._keepalive_deadline = inf if idle is None else max(self._heard_at + idle, now)
+        self._arm()
+
+    def set_user_timeout(self, seconds: float | None, now: float) -> None:
+        """Give up when written data goes without progress for so long, or the probes of a silent peer
+        (RFC 5482; Linux's TCP_USER_TIMEOUT); None: after the retries of the settings."""
+        self.sender.set_user_timeout(seconds, now)
         self._arm()
 
     # --- timers ---
@@ -104,8 +116,13 @@ class TcpConnection(FastPath):
             if sender.expired(now, settings.orphan_retries if self._closed_by_owner else settings.data_retries):
                 self._end(self._soft_error or os_error(errno.ETIMEDOUT))
                 return
+            timeouts = sender.timeouts
             if sender.handle_timeout(now):
                 self._send_probe(now)
+            elif sender.timeouts > timeouts:
+                self._suspect_black_hole(now)
+        if self._path_probe_at <= now:
+            self._probe_path(now)
         if self._keepalive_deadline <= now:
             self._handle_keepalive(now)
         self.flush(now)
@@ -118,9 +135,18 @@ class TcpConnection(FastPath):
         if due > now and not self._keepalive_probes:
             self._keepalive_deadline = due
             return
-        if self._keepalive_probes >= self._settings.keepalive_probes:
-            self._end(os_error(errno.ETIMEDOUT))
+        if self.sender.una < self.sender.nxt or self.sender.buffered:
+            # What is to be delivered has a timer of its own.
+            self._keepalive_deadline = now + self.keepalive
+            return
+        patience = self.sender.user_timeout
+        if (
+            self._keepalive_probes >= self._keepalive_limit
+            if patience is None
+            else self._keepalive_probes and now - self._heard_at >= patience
+        ):
+            self._end(self._soft_error or os_error(errno.ETIMEDOUT))
             return
         self._keepalive_probes += 1
-        self._keepalive_deadline = now + self._settings.keepalive_interval
+        self._keepalive_deadline = now + self._keepalive_interval
         self._send_probe(now)

@@ -5,6 +5,7 @@ The class of a connection is built in layers, each in a file of its own, each us
     connection.py     commands of the owner, timers
     fastpath.py       bursts of plain segments
     input.py          any segment in any state
+    path.py           ICMP errors, path MTU, black holes
     handshake.py      SYN, options, MSS
     teardown.py       FIN, RST, closing, errors
     output.py         segments and acknowledgements out
@@ -47,12 +48,16 @@ class ControlBlock:
         "_handshake_tries",
         "_heard_at",
         "_keepalive_deadline",
+        "_keepalive_interval",
+        "_keepalive_limit",
         "_keepalive_probes",
         "_linger_deadline",
         "_model",
         "_mss_limit",
         "_network",
         "_offset",
+        "_path_probe_at",
+        "_path_untested",
         "_settings",
         "_snd_scale",
         "_soft_error",
@@ -73,6 +78,7 @@ class ControlBlock:
         "receiver",
         "remote",
         "scheduled",
+        "send_capacity",
         "sender",
         "state",
     )
@@ -102,6 +108,8 @@ class ControlBlock:
         self.active = False
         #: Seconds of silence before the first keepalive probe; None: no keepalive.
         self.keepalive = settings.keepalive_idle
+        #: Bytes that may be written and not acknowledged: grows with the congestion window.
+        self.send_capacity = settings.send_buffer
         #: For the stack: the addresses and ports of arriving packets; packets of the present burst; when
         #: ``handle_timeout`` is due (inf: never), and the earliest entry for us in the timer heap.
         self.key = remote[0] + local[0] + remote[1].to_bytes(2, "big") + local[1].to_bytes(2, "big")
@@ -114,6 +122,9 @@ class ControlBlock:
         self._network = network
         self._settings = settings
         self._mss_limit = mss
+        #: When to try a larger segment (inf: no reason to), and whether the present size is a guess of ours.
+        self._path_probe_at = inf
+        self._path_untested = False
         self._offset = SEQUENCE_AT4 if len(local[0]) == 4 else SEQUENCE_AT6
         self._builder: SegmentBuilder | None = None
         self._timestamps = settings.timestamps
@@ -146,6 +157,8 @@ class ControlBlock:
         self._linger_deadline = inf
         self._keepalive_deadline = inf
         self._keepalive_probes = 0
+        self._keepalive_interval = settings.keepalive_interval
+        self._keepalive_limit = settings.keepalive_probes
         self._heard_at = now
         self._changed = False
         self._closed_by_owner = False
@@ -176,7 +189,7 @@ class ControlBlock:
         nothing while the send buffer is more than half full."""
         if self.error is not None or self.state not in SENDING:
             return self.state not in HANDSHAKE
-        return self.sender.fin or self.sender.unacknowledged <= self._settings.send_buffer // 2
+        return self.sender.fin or self.sender.unacknowledged <= self.send_capacity // 2
 
     @property
     def eof(self) -> bool:

@@ -7,19 +7,21 @@ burst's acknowledgements counts. Whatever is not plain leaves the loop, and the 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import Any
 
 from ...errors import DropReason, ProtocolError
 from ..packets import ACK, FIN, RST, SYN
 from ..sequence import MASK, Position
-from ..wire import TCP_FIELDS, intact
+from ..wire import TCP_FIELDS, bare_fields, intact
 from .input import Input
 from .options import TIMESTAMP_PREFIX, parse_options_untrusted
 from .state import TcpState
 
 __all__ = ["FastPath"]
 
-#: Offset 8 words, ACK, PSH or not; ECN's bits do not matter.
-_PLAIN_MASK, _PLAIN = 0xFE37, 0x8010
+#: Offset 8 words, 5 without timestamps, ACK, PSH or not; ECN's bits do not matter.
+_PLAIN_MASK, _PLAIN, _PLAIN_BARE = 0xFE37, 0x8010, 0x5010
 _CONTROL_MASK = FIN | SYN | RST | 0x20
 
 
@@ -35,8 +37,11 @@ class FastPath(Input):
         """
         packets = self._verified(packets)
         receiver, sender = self.receiver, self.sender
-        unpack, offset = TCP_FIELDS.unpack_from, self._offset
-        payload_at = offset - 4 + 32
+        offset = self._offset
+        unpack: Callable[[bytes, int], tuple[Any, ...]] = TCP_FIELDS.unpack_from
+        payload_at, plain = offset - 4 + 32, _PLAIN
+        if not self._timestamps:
+            unpack, payload_at, plain = bare_fields, offset - 4 + 20, _PLAIN_BARE
         scale = self._snd_scale
         self._heard_at = now
         self._keepalive_probes = 0
@@ -54,13 +59,13 @@ class FastPath(Input):
                 window_field, in_flight = sender.window >> scale, sender.nxt - sender.una
                 advances = 0 if sender.in_recovery else in_flight
                 holes = receiver.has_holes
-                # Without timestamps and near the end nothing is regular.
-                regular = self._timestamps and receiver.fin is None and not self._closed_by_owner
+                # Near the end nothing is regular.
+                regular = receiver.fin is None and not self._closed_by_owner
             size = len(packet) - payload_at
             if regular and size >= 0:
                 seq, ack, bits, window, option, tsval, _ = unpack(packet, offset)
                 if (
-                    bits & _PLAIN_MASK == _PLAIN
+                    bits & _PLAIN_MASK == plain
                     and option == TIMESTAMP_PREFIX
                     and (tsval == recent or (tsval - recent) & MASK < 0x80000000)
                 ):

@@ -112,5 +112,7 @@ class Handshake(Teardown):
     def set_path_mss(self, mss: int) -> None:
         """What the path takes has changed; bytes of payload and options."""
         self.path_mss = mss
+        self._path_probe_at = inf
+        self._path_untested = False
         if self.state is not TcpState.SYN_SENT:
             self._apply_mss()

@@ -1,4 +1,4 @@
-"""One segment, in any state: RFC 9293, 3.10.7, with RFC 5961 and RFC 7323; and errors from the path."""
+"""One segment, in any state: RFC 9293, 3.10.7, with RFC 5961 and RFC 7323."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import errno
 
 from ..packets import ACK, FIN, RST, SYN, TcpSegment
 from ..sequence import MASK, Position, later_timestamp, unwrap
-from .handshake import Handshake
 from .network import os_error
-from .state import HANDSHAKE, TcpState
+from .path import Path
+from .state import TcpState
 
 __all__ = ["Input"]
 
@@ -16,7 +16,7 @@ __all__ = ["Input"]
 _PAWS_VALID = 24 * 24 * 3600.0
 
 
-class Input(Handshake):
+class Input(Path):
     """The layer that takes parsed segments. It does not send data or plain acknowledgements: ``flush`` follows."""
 
     __slots__ = ()
@@ -84,8 +84,10 @@ class Input(Handshake):
         end = seq + len(payload) + bool(flags & FIN) + bool(flags & SYN)
         if self._timestamps and timestamps is not None and not flags & RST:
             if later_timestamp(self._ts_recent, timestamps[0]) and now - self._ts_recent_at < _PAWS_VALID:
-                # PAWS: an old duplicate.
+                # PAWS: an old duplicate. Reported as one, as Linux does: its sender learns that it sent twice.
                 self._acks.due = True
+                if payload and end <= receiver.nxt:
+                    receiver.insert(seq, payload)
                 return
             if seq <= self._acks.last:
                 self._ts_recent, self._ts_recent_at = timestamps[0], now
@@ -203,6 +205,8 @@ class Input(Handshake):
         sender = self.sender
         if sender.handle_ack(ack, window, seq, blocks, empty, now, echoed):
             self._changed = True
+            if self._path_untested or sender.probe is not None:
+                self._learn_path(now)
             self._after_acknowledgement(now)
 
     def _take_payload(self, seq: Position, payload: bytes, fin: int, now: float) -> None:
@@ -235,28 +239,3 @@ class Input(Handshake):
             self._changed = True
         if receiver.finished:
             self._handle_fin(now)
-
-    # --- errors from the path ---
-
-    def is_in_flight(self, wire_seq: int) -> bool:
-        """Whether an ICMP error that quotes this sequence number may be about a segment of ours (RFC 5927, 4)."""
-        sender = self.sender
-        return sender.una <= unwrap(wire_seq, sender.una) < sender.nxt
-
-    def handle_icmp_error(self, error: OSError) -> None:
-        """An ICMP error about a segment in flight: fatal before the handshake is complete, a hint later (RFC 1122,
-        4.2.3.9)."""
-        if self.state in HANDSHAKE:
-            self._end(error)
-        else:
-            self._soft_error = error
-
-    def handle_path_mss(self, mss: int, now: float) -> None:
-        """A segment in flight was too big: smaller ones from now on, and all in flight again (RFC 1191). Does not
-        send."""
-        if mss >= self.path_mss:
-            return
-        self.set_path_mss(mss)
-        if self._builder is not None:
-            # Not a sign of congestion.
-            self.sender.board.lose_all(forget_sacks=False)

@@ -62,6 +62,14 @@ class Network(Protocol[Connection_contra]):
         """The connection is over and its four-tuple rests."""
         ...
 
+    def learn_mss(self, connection: Connection_contra, mss: int) -> None:
+        """Segments of ``mss``, before options, get through to this destination, larger ones may not."""
+        ...
+
+    def link_mss(self, connection: Connection_contra) -> int:
+        """The largest payload, before options, that the link takes, whatever is known of the path."""
+        ...
+
     def grow(self, size: int) -> bool:
-        """Whether a receive buffer may grow by ``size`` bytes."""
+        """Whether a buffer may grow by ``size`` bytes."""
         ...

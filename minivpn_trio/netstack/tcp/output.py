@@ -33,9 +33,17 @@ class Output(ControlBlock):
             if not segments:
                 break
             self._send_segments(segments, now)
+        if sender.nxt - sender.una > self.send_capacity >> 2:
+            self._grow_send_buffer()
         if self._acks.decide(self.receiver.mss, now):
             self._send_ack(now)
         self._arm()
+
+    def _grow_send_buffer(self) -> None:
+        """A quarter of the send buffer is in flight: more, so that the writer never holds the window back."""
+        capacity = min(4 * min(self.sender.congestion.window, self.sender.window), self._settings.send_buffer_max)
+        if capacity > self.send_capacity + 65536 and self._network.grow(capacity - self.send_capacity):
+            self.send_capacity = capacity
 
     def _send_segments(self, segments: list[SentSegment], now: float) -> None:
         builder, receiver = self._builder, self.receiver
@@ -120,6 +128,7 @@ class Output(ControlBlock):
             self._handshake_deadline,
             self._linger_deadline,
             self._keepalive_deadline,
+            self._path_probe_at,
         )
         self.deadline = deadline
         if deadline < self.scheduled:

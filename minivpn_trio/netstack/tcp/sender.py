@@ -355,6 +355,8 @@ class Sender:
             self._tail_resent = False
             self._cut(segments, size, self.mss, now)
         else:
+            if self.probe is not None:
+                self._drop_probe()
             last = self.board.last_pending
             if last is None:
                 self._tail_end = None
@@ -555,6 +557,12 @@ class Sender:
 
     # --- the timer ---
 
+    def set_user_timeout(self, seconds: float | None, now: float) -> None:
+        """How long what was written may wait for progress."""
+        self.user_timeout = seconds
+        if self.deadline < inf and seconds is not None:
+            self.deadline = min(self.deadline, max(self.stalled_since + seconds, now))
+
     def expired(self, now: float, most: int) -> bool:
         """Whether it is time to give up: ``most`` timeouts in a row, or the user's patience is over."""
         if self.user_timeout is not None and (self.una < self.nxt or self.buffered):
@@ -607,6 +615,8 @@ class Sender:
         """Segments are at most ``mss`` from now on, those in flight included if they are sent again."""
         if mss < self.mss:
             self.board.resegment(mss)
+        self.probe = None
+        self.probe_size = 0
         self.mss = mss
         self.congestion.handle_mss(mss)
 

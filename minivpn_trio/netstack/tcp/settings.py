@@ -19,8 +19,10 @@ class TcpSettings:
     #: Opening wide at once overflows the queue of the server's tun device.
     receive_buffer: int = 512 * 1024
     receive_buffer_max: int = 8 * 1024 * 1024
-    #: Bytes accepted by ``write`` and not yet acknowledged.
+    #: Bytes accepted by ``write`` and not yet acknowledged: at first, and when the congestion window needs more
+    #: (four times the window, as a writer is woken when half of it is free).
     send_buffer: int = 2 * 1024 * 1024
+    send_buffer_max: int = 32 * 1024 * 1024
     #: RFC 6928.
     initial_window_segments: int = 10
     #: Slow start ends at the latest with so many segments, about as many datagrams as the default socket
@@ -40,6 +42,12 @@ class TcpSettings:
     data_retries: int = 15
     #: The same for a connection that nobody holds any more (Linux, tcp_orphan_retries).
     orphan_retries: int = 8
+    #: Timeouts in a row with full segments before a black hole is suspected that swallows them (RFC 4821), and what
+    #: is tried then, bytes of payload and options.
+    black_hole_retries: int = 2
+    black_hole_mss: tuple[int, ...] = (1220, 1024, 536)
+    #: How often a path that seems to take less than its link is tried with a larger segment.
+    path_probe_interval: float = 600.0
     rto_initial: float = 1.0
     rto_min: float = 0.2
     rto_max: float = 120.0

@@ -132,5 +132,6 @@ class Teardown(Output):
         self.state = TcpState.CLOSED
         self.sender.deadline = inf
         self._acks.deadline = self._handshake_deadline = self._linger_deadline = self._keepalive_deadline = inf
+        self._path_probe_at = inf
         self.deadline = inf
         self._changed = True

@@ -274,6 +274,28 @@ async def test_keepalive_notices_a_peer_that_is_gone(autojump_clock: MockClock) 
         assert 30 < trio.current_time() - start < 30 + 75 * 10
 
 
+async def test_user_timeout_and_keepalive_pace(autojump_clock: MockClock) -> None:
+    async with two_stacks(DISTANT) as (near, far):
+        ours, _ = await connect(near, far)
+        ours.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE, 1)
+        for option, value in ((stdlib.TCP_KEEPIDLE, 5), (stdlib.TCP_KEEPINTVL, 2), (stdlib.TCP_KEEPCNT, 2)):
+            ours.setsockopt(stdlib.IPPROTO_TCP, option, value)
+        near.link._outgoing.conditions = LinkConditions(loss=1.0)
+        start = trio.current_time()
+        with raises(errno.ETIMEDOUT):
+            await ours.recv(1)
+        assert 8.9 <= trio.current_time() - start < 9.2
+    async with two_stacks(DISTANT) as (near, far):
+        ours, _ = await connect(near, far)
+        ours.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_USER_TIMEOUT, 3000)
+        near.link._outgoing.conditions = LinkConditions(loss=1.0)
+        await ours.send(b"x")
+        start = trio.current_time()
+        with raises(errno.ETIMEDOUT):
+            await ours.recv(1)
+        assert 2.9 <= trio.current_time() - start < 3.1
+
+
 # --- many ------------------------------------------------------------------------------------------------------------
 
 

@@ -330,3 +330,69 @@ def test_soft_error_is_the_reason_of_a_timeout() -> None:
     script.wait(60)
     assert connection.error is not None
     assert connection.error.errno == errno.EHOSTUNREACH
+
+
+def test_keepalive_pace_is_the_connection_s_own() -> None:
+    script = Script()
+    connection = script.connect()
+    connection.set_keepalive(10.0, script.now, 2.0, 2)
+    script.wait(10.5)
+    assert len(script.out()) == 1
+    script.wait(2)
+    assert len(script.out()) == 1
+    assert connection.error is None
+    script.wait(2)
+    assert isinstance(connection.error, TimeoutError)
+
+
+def test_keepalive_obeys_the_user_timeout() -> None:
+    """As Linux: a probe unanswered when the silence lasted so long."""
+    script = Script()
+    connection = script.connect()
+    connection.set_keepalive(10.0, script.now, 2.0, 9)
+    connection.set_user_timeout(13.0, script.now)
+    script.wait(13.5)
+    assert connection.error is None
+    script.wait(1)
+    assert isinstance(connection.error, TimeoutError)
+
+
+def test_no_keepalive_while_data_is_under_way() -> None:
+    script = Script()
+    connection = script.connect()
+    connection.set_keepalive(0.1, script.now, 0.1, 2)
+    connection.write(b"x", script.now)
+    script.wait(3)
+    assert connection.error is None
+
+
+def test_without_timestamps_established_segments_are_read_fast_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither scapy nor the path of irregular segments sees them."""
+    script = Script()
+    connection = script.connect(timestamps=False)
+    script.send(b"the window is known from here")
+    assert connection.read(100, script.now)
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("irregular")
+
+    monkeypatch.setattr(type(connection), "_handle_irregular", refuse)
+    segments = [script.segment(payload=bytes([index]) * 1000, seq=script.seq + index * 1000) for index in range(5)]
+    script.give(*segments[:3], segments[4], segments[3])
+    assert connection.read(9000, script.now) == b"".join(bytes([index]) * 1000 for index in range(5))
+    connection.write(b"y" * 3000, script.now)
+    sent = script.out()
+    script.seq += 5000
+    script.take(sent)
+    script.give(script.segment())
+    assert connection.sender.una == connection.sender.nxt
+
+
+def test_duplicates_that_paws_rejects_are_reported() -> None:
+    script, _ = settled()
+    old = script.segment(payload=b"old" * 100)
+    script.now += 1
+    script.send(b"new" * 100)
+    script.out()
+    script.give(old)
+    assert script.one().sack_blocks == ((old.seq, old.seq + 300),)

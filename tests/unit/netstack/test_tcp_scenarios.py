@@ -286,7 +286,7 @@ def test_three_duplicate_acks_without_sack() -> None:
 
 
 def test_timeout_backs_off_and_goes_back_to_the_first_byte() -> None:
-    script = Script()
+    script = Script(settings=TcpSettings(black_hole_mss=()))
     connection = script.connect()
     connection.write(bytes(5 * FULL), script.now)
     sent = script.out()

@@ -1,0 +1,118 @@
+"""What paths do besides losing at random: black holes, long fat pipes, outages."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from tcp_world import B4, Link, Transfer, World
+
+from minivpn_trio.netstack.tcp.settings import TcpSettings
+
+DATA = random.Random(3).randbytes(3_000_000)
+
+
+def swallow(link: Link, size: int) -> None:
+    link.filter = lambda packet: len(packet) <= size
+
+
+@pytest.mark.parametrize(("limit", "mss"), [(1300, 1220), (1100, 1024), (700, 536)])
+def test_black_hole_is_found_and_remembered(limit: int, mss: int) -> None:
+    """Packets beyond ``limit`` vanish without a word: three timeouts later the data flows, and the next connection
+    knows."""
+    world = World(mtu=1400)
+    ours, theirs = world.connect()
+    swallow(world.links["a"], limit)
+    up = Transfer(world, ours, theirs, DATA[:300_000])
+    start = world.now
+    world.run(up.pump, 20)
+    assert bytes(up.received) == DATA[:300_000]
+    # 200 ms, 400 ms, and so on: two for each size tried.
+    assert world.now - start < 16
+    assert ours.path_mss == mss
+    assert world.a.mss_to(B4) == mss
+    ours, theirs = world.connect(port=81)
+    start = world.now
+    again = Transfer(world, ours, theirs, DATA[:300_000])
+    world.run(again.pump)
+    assert world.now - start < 1
+
+
+def test_larger_segments_are_tried_again_and_one_lost_probe_costs_no_window() -> None:
+    world = World(mtu=1400, settings_a=TcpSettings(path_probe_interval=30.0))
+    ours, theirs = world.connect()
+    swallow(world.links["a"], 1300)
+    up = Transfer(world, ours, theirs, DATA[:100_000], finish=False)
+    world.run(up.pump, 20)
+    assert ours.path_mss == 1220
+    # Data in small portions: probes go out and are lost.
+    lost = ours.sender.retransmissions
+    for _ in range(12):
+        window, timeouts = ours.sender.congestion.window, ours.sender.timeouts
+        up = Transfer(world, ours, theirs, DATA[:100_000], finish=False)
+        world.run(up.pump, 60)
+        world.idle(5.0)
+        assert ours.sender.timeouts == timeouts
+        assert ours.sender.congestion.window >= min(window, 10 * ours.sender.mss)
+    assert ours.path_mss == 1220
+    assert ours.sender.retransmissions > lost
+    # The path takes more now.
+    world.links["a"].filter = None
+    for _ in range(14):
+        up = Transfer(world, ours, theirs, DATA[:100_000], finish=False)
+        world.run(up.pump, 60)
+        world.idle(5.0)
+    assert ours.path_mss == 1360
+    assert world.a.mss_to(B4) == 1360
+
+
+def test_an_outage_is_no_black_hole_for_long() -> None:
+    world = World(mtu=1400)
+    ours, theirs = world.connect()
+    world.links["a"].filter = lambda packet: False
+    up = Transfer(world, ours, theirs, DATA[:200_000], finish=False)
+    up.pump()
+    world.idle(3.0)
+    assert ours.path_mss < 1360
+    world.links["a"].filter = None
+    world.run(up.pump, 20)
+    for _ in range(10):
+        world.idle(3.0)
+        up = Transfer(world, ours, theirs, DATA[:100_000], finish=False)
+        world.run(up.pump, 60)
+    assert ours.path_mss == 1360
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_buffers_grow_to_fill_200_ms(way: str) -> None:
+    """At 300 Mbit/s and 200 ms 7.5 MB are in flight: neither buffer may hold the window back."""
+    link = {"delay": 0.1, "rate": 300e6, "queue": 8 << 20}
+    world = World(up=Link(**link), down=Link(**link))
+    ours, theirs = world.connect()
+    if way == "down":
+        ours, theirs = theirs, ours
+    transfer = Transfer(world, ours, theirs, bytes(60_000_000), chunk=1 << 20)
+    peak = 0
+
+    def pump() -> bool:
+        nonlocal peak
+        peak = max(peak, ours.sender.nxt - ours.sender.una)
+        return transfer.pump()
+
+    world.run(pump)
+    assert peak >= 7.5e6
+    assert theirs.receiver.capacity >= 7.5e6
+    assert ours.send_capacity >= 8 << 20
+    for stack in (world.a, world.b):
+        assert stack.stats().tcp_timeouts == 0
+
+
+def test_grown_buffers_are_given_back() -> None:
+    world = World(up=Link(delay=0.05), down=Link(delay=0.05))
+    ours, theirs = world.connect()
+    transfer = Transfer(world, ours, theirs, bytes(20_000_000), chunk=1 << 20)
+    world.run(transfer.pump)
+    assert world.b._grown > 0
+    theirs.shutdown_write(world.now)
+    world.run(lambda: world.a.stats().tcp_connections + world.b.stats().tcp_connections == 0)
+    assert world.a._grown == world.b._grown == 0
