@@ -31,6 +31,7 @@ from minivpn_trio.netstack import scapy_wire
 from minivpn_trio.networkio.transports import UDPTransport
 from minivpn_trio.testing import CertificateAuthority, LinkConditions, ServerSettings, open_vpn_server
 from minivpn_trio.testing.services import discard, echo
+from minivpn_trio.tracing import PacketTraced, TraceRecord
 
 scapy_wire.preload()
 
@@ -302,6 +303,32 @@ async def test_connect_timeout(autojump_clock: MockClock) -> None:
                 raise AssertionError("never")
         assert caught.value.stage is Stage.DIAL
         assert trio.current_time() - began == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("proto", "times"),
+    [
+        # half of tls-timeout, then half as long again, up to twice of it (reliable/roundtrip.py)
+        ("udp", [0, 1, 2.5, 4.75, 8.125, 12.125, 16.125]),
+        # where nothing gets lost the reference's timers do
+        ("tcp", [0, 2, 6, 14]),
+    ],
+)
+async def test_how_often_a_silent_server_is_asked(autojump_clock: MockClock, proto: str, times: list[float]) -> None:
+    sent: list[float] = []
+
+    class Tracer:
+        def trace(self, record: TraceRecord) -> None:
+            if isinstance(record, PacketTraced) and record.direction == "out":
+                sent.append(record.time - began)
+
+    async with open_vpn_server(listen=False, proto=proto) as server:  # type: ignore[arg-type]
+        dial = server.memory_dialer(LinkConditions(loss=1.0))
+        began = trio.current_time()
+        with pytest.raises(HandshakeTimeout):
+            async with open_client(replace(server.client_config(), hand_window=20.0), dial, tracer=Tracer()):
+                raise AssertionError("never")
+    assert sent == pytest.approx(times)
 
 
 async def test_rounds_before_the_first_ready(autojump_clock: MockClock) -> None:

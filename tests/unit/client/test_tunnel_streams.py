@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
 from trio.testing import MockClock, check_half_closeable_stream
 
-from minivpn_trio import TunDialer, open_tun_dialer
+from minivpn_trio import TunDialer, open_tun_dialer, wiring
 from minivpn_trio.config.model import Remote
 from minivpn_trio.netstack import scapy_wire
 from minivpn_trio.networkio.transports import StreamTransport
@@ -142,7 +143,12 @@ async def test_an_idle_tunnel_is_left_at_once(autojump_clock: MockClock) -> None
         assert trio.current_time() - leaving < 0.01
 
 
-async def test_a_last_datagram_still_leaves(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("direct", [True, False])
+async def test_a_last_datagram_still_leaves(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
+    if not direct:
+        monkeypatch.setattr(wiring, "EDGES", tuple(replace(edge, direct=False) for edge in wiring.EDGES))
     async with open_vpn_server(listen=False) as server:
         with server.host.socket(trio.socket.SOCK_DGRAM) as far:
             await far.bind((server.address, PORT))
