@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 
+from .ping import PingEndpoint
 from .tcp.connection import TcpConnection
 from .udp import UdpEndpoint
 
@@ -63,6 +64,13 @@ _KEEPIDLE = (_LEVEL_TCP, getattr(stdlib, "TCP_KEEPIDLE", 4))
 _KEEPALIVE_PACE = (getattr(stdlib, "TCP_KEEPINTVL", 5), getattr(stdlib, "TCP_KEEPCNT", 6))
 #: In milliseconds; 0: none.
 _USER_TIMEOUT = (_LEVEL_TCP, getattr(stdlib, "TCP_USER_TIMEOUT", 18))
+_RCVBUF, _MAX_RCVBUF = (stdlib.SOL_SOCKET, stdlib.SO_RCVBUF), 8 << 20
+_MAXSEG = (_LEVEL_TCP, stdlib.TCP_MAXSEG)
+#: IP_MTU and IPV6_MTU: what is known of the path to where the socket is connected. Not in every Python's socket module.
+_MTU = ((stdlib.IPPROTO_IP, 14), (stdlib.IPPROTO_IPV6, 24))
+#: Flags that ask for what happens anyway, or for nothing that would be noticed.
+_SEND_FLAGS = sum(getattr(stdlib, name, 0) for name in ("MSG_NOSIGNAL", "MSG_DONTWAIT", "MSG_MORE", "MSG_EOR"))
+_RECEIVE_FLAGS = sum(getattr(stdlib, name, 0) for name in ("MSG_DONTWAIT", "MSG_WAITALL", "MSG_CMSG_CLOEXEC"))
 #: Seconds, as Linux has it (tcp(7)).
 _DEFAULT_KEEPIDLE = 7200
 
@@ -108,10 +116,10 @@ class _Exclusive:
 
 
 class TunSocket(trio.socket.SocketType):
-    """A TCP (SOCK_STREAM) or UDP (SOCK_DGRAM) socket inside the tunnel, AF_INET or AF_INET6.
+    """A TCP (SOCK_STREAM), UDP or ping (SOCK_DGRAM) socket inside the tunnel, AF_INET or AF_INET6.
 
-    Made by a dialer. ``resolve`` is asked for hosts that are not numeric;
-    without it they are an error (gaierror).
+    A ping socket has ``proto`` IPPROTO_ICMP or IPPROTO_ICMPV6; see ``PingEndpoint``. Made by a dialer.
+    ``resolve`` is asked for hosts that are not numeric; without it they are an error (gaierror).
     """
 
     def __init__(
@@ -128,9 +136,15 @@ class TunSocket(trio.socket.SocketType):
             raise _os_error(errno.EAFNOSUPPORT)
         # Linux lets these flags be or-ed in; Trio's sockets never block and are never inherited anyway.
         type &= ~(getattr(stdlib, "SOCK_NONBLOCK", 0) | getattr(stdlib, "SOCK_CLOEXEC", 0))
-        protocols: dict[int, int] = {stdlib.SOCK_STREAM: stdlib.IPPROTO_TCP, stdlib.SOCK_DGRAM: stdlib.IPPROTO_UDP}
-        if type not in protocols or proto not in (0, protocols[type]):
+        echo = stdlib.IPPROTO_ICMP if family == stdlib.AF_INET else stdlib.IPPROTO_ICMPV6
+        protocols: dict[int, tuple[int, ...]] = {
+            stdlib.SOCK_STREAM: (stdlib.IPPROTO_TCP,),
+            stdlib.SOCK_DGRAM: (stdlib.IPPROTO_UDP, echo),
+        }
+        if type not in protocols or proto not in (0, *protocols[type]):
             raise _os_error(errno.EPROTONOSUPPORT)
+        #: What 0 stands for said in full.
+        self._protocol = proto or protocols[type][0]
         self._pump = pump
         self._resolve = resolve
         self._family = stdlib.AddressFamily(family)
@@ -138,7 +152,7 @@ class TunSocket(trio.socket.SocketType):
         self._proto = proto
         self._connection: TcpConnection | None = None
         self._listener: TcpListener | None = None
-        self._endpoint: UdpEndpoint | None = None
+        self._endpoint: UdpEndpoint | PingEndpoint | None = None
         self._bound: tuple[Address | None, int] | None = None
         self._closed = False
         self._shut_read = self._shut_write = False
@@ -232,7 +246,11 @@ class TunSocket(trio.socket.SocketType):
         elif key == (stdlib.SOL_SOCKET, getattr(stdlib, "SO_DOMAIN", -1)):
             value = int(self._family)
         elif key == (stdlib.SOL_SOCKET, getattr(stdlib, "SO_PROTOCOL", -1)):
-            value = stdlib.IPPROTO_TCP if self._type == stdlib.SOCK_STREAM else stdlib.IPPROTO_UDP
+            value = self._protocol
+        elif key in _MTU:
+            value = self._path_mtu()
+        elif key == _MAXSEG and self._type == stdlib.SOCK_STREAM:
+            value = 536 if self._connection is None else self._pump.stack.mss_to(self._connection.remote[0])
         elif key == (stdlib.SOL_SOCKET, stdlib.SO_LINGER):
             return struct.pack("ii", int(self._linger_zero), 0)
         elif key in _DEFAULTS:
@@ -246,7 +264,7 @@ class TunSocket(trio.socket.SocketType):
 
         SO_LINGER with a time of 0 makes ``close`` reset the connection; SO_KEEPALIVE with TCP_KEEPIDLE,
         TCP_KEEPINTVL and TCP_KEEPCNT, and TCP_USER_TIMEOUT are obeyed, and for datagrams the time to
-        live. The rest is remembered.
+        live and SO_RCVBUF. The rest is remembered.
         """
         self._check_open()
         if value is None:
@@ -263,8 +281,15 @@ class TunSocket(trio.socket.SocketType):
         self._options[level, optname] = number
         self._apply_keepalive()
         self._apply_user_timeout()
-        if self._endpoint is not None:
-            self._endpoint.ttl = self._ttl()
+        self._apply_to_endpoint()
+
+    def _apply_to_endpoint(self) -> None:
+        if self._endpoint is None:
+            return
+        self._endpoint.ttl = self._ttl()
+        if isinstance(self._endpoint, UdpEndpoint) and _RCVBUF in self._options:
+            # Twice what is asked for, as Linux does (socket(7)), within reason.
+            self._endpoint.max_queued_bytes = max(2048, min(2 * self._options[_RCVBUF], _MAX_RCVBUF))
 
     def _apply_keepalive(self) -> None:
         if self._connection is None or not self._options.get(_KEEPALIVE):
@@ -281,6 +306,15 @@ class TunSocket(trio.socket.SocketType):
         if self._connection is not None and _USER_TIMEOUT in self._options:
             seconds = self._options[_USER_TIMEOUT] / 1000 or None
             self._pump.run(self._connection.set_user_timeout, seconds, trio.current_time())
+
+    def _path_mtu(self) -> int:
+        """Raises OSError(ENOTCONN) where there is no path."""
+        remote = self._connection.remote if self._connection is not None else None
+        if self._endpoint is not None:
+            remote = self._endpoint.remote
+        if remote is None:
+            raise _os_error(errno.ENOTCONN)
+        return self._pump.stack.mtu_to(remote[0])
 
     def _ttl(self) -> int:
         if self._family == stdlib.AF_INET:
@@ -402,11 +436,15 @@ class TunSocket(trio.socket.SocketType):
 
     def _open_endpoint(
         self, local: tuple[Address | None, int] | None = None, remote: tuple[Address, int] | None = None
-    ) -> UdpEndpoint:
+    ) -> UdpEndpoint | PingEndpoint:
         if self._endpoint is None:
-            self._endpoint = self._pump.stack.open_udp(local or (self._any(None), 0), remote)
+            local = local or (self._any(None), 0)
+            if self._protocol == stdlib.IPPROTO_UDP:
+                self._endpoint = self._pump.stack.open_udp(local, remote)
+            else:
+                self._endpoint = PingEndpoint(self._pump.stack, local, remote)
             self._endpoint.on_change = self._on_change
-            self._endpoint.ttl = self._ttl()
+            self._apply_to_endpoint()
         return self._endpoint
 
     # --- closing -----------------------------------------------------------------------------------------------------
@@ -474,21 +512,25 @@ class TunSocket(trio.socket.SocketType):
     async def recv(self, buflen: int, flags: int = 0, /) -> bytes:
         """Up to ``buflen`` bytes, or one datagram cut to that size; b"" at the end of a stream.
 
+        Of ``flags`` MSG_PEEK leaves the bytes to be received again; MSG_DONTWAIT and MSG_WAITALL change nothing, as
+        with all of Trio's sockets.
+
         Checkpoints; cancel-safe. Raises OSError: ECONNRESET, ETIMEDOUT, ENETDOWN, ENOTCONN, EBADF, ...
         """
         size = operator.index(buflen)
         if size < 0:
             raise ValueError("negative buffersize in recv")
-        if flags:
-            raise _os_error(errno.EOPNOTSUPP)
+        peek = _peeks(flags)
         if self._type == stdlib.SOCK_DGRAM:
-            return (await self._next_datagram())[0][:size]
+            return (await self._next_datagram(peek))[0][:size]
         with self._receiving:
             await trio.lowlevel.checkpoint()
             self._check_open()
             connection = self._connected()
             while size and not self._shut_read:
                 if connection.readable:
+                    if peek and connection.receiver.queued:
+                        return connection.receiver.peek(size)
                     return self._pump.run(_afresh, connection.read, size, trio.current_time())
                 await self._wait(self._readers)
             return b""
@@ -507,9 +549,7 @@ class TunSocket(trio.socket.SocketType):
         size = operator.index(bufsize)
         if size < 0:
             raise ValueError("negative buffersize in recvfrom")
-        if flags:
-            raise _os_error(errno.EOPNOTSUPP)
-        payload, remote = await self._next_datagram()
+        payload, remote = await self._next_datagram(_peeks(flags))
         return payload[:size], self._sockaddr(remote)
 
     async def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
@@ -519,13 +559,41 @@ class TunSocket(trio.socket.SocketType):
             view[: len(data)] = data
         return len(data), sender
 
-    async def _next_datagram(self) -> tuple[bytes, tuple[Address, int]]:
+    async def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
+        """Like ``recvfrom``, with no ancillary data ever, and MSG_TRUNC if a datagram did not fit."""
+        buffer = bytearray(operator.index(bufsize))
+        size, ancillary, reported, sender = await self.recvmsg_into([buffer], ancbufsize, flags)
+        return bytes(buffer[:size]), ancillary, reported, sender
+
+    async def recvmsg_into(
+        self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[Any], int, Any]:
+        """Like ``recvmsg``, into ``buffers``, one after the other."""
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        room = sum(map(len, views))
+        peek = _peeks(flags)
+        sender, reported = None, 0
+        if self._type == stdlib.SOCK_STREAM:
+            data = await self.recv(room, flags)
+        else:
+            data, remote = await self._next_datagram(peek)
+            sender = self._sockaddr(remote)
+            reported = stdlib.MSG_TRUNC if len(data) > room else 0
+        size = min(len(data), room)
+        at = 0
+        for view in views:
+            piece = data[at : min(at + len(view), size)]
+            view[: len(piece)] = piece
+            at += len(piece)
+        return size, [], reported, sender
+
+    async def _next_datagram(self, peek: bool) -> tuple[bytes, tuple[Address, int]]:
         with self._receiving:
             await trio.lowlevel.checkpoint()
             self._check_open()
             endpoint = self._open_endpoint()
             while True:
-                item = endpoint.recvfrom()
+                item = (endpoint.peek() if peek else None) or endpoint.recvfrom()
                 if item is not None:
                     return item
                 if self._shut_read:
@@ -540,7 +608,7 @@ class TunSocket(trio.socket.SocketType):
         Checkpoints; cancel-safe: a cancelled call sent nothing. Raises OSError: EPIPE after the end was
         sent, ECONNRESET, ETIMEDOUT, ENETDOWN, ENOTCONN, EMSGSIZE, EBADF, ...
         """
-        if flags & ~getattr(stdlib, "MSG_NOSIGNAL", 0):
+        if flags & ~_SEND_FLAGS:
             raise _os_error(errno.EOPNOTSUPP)
         if self._type == stdlib.SOCK_DGRAM:
             return await self._send_datagram(bytes, None)
@@ -561,7 +629,7 @@ class TunSocket(trio.socket.SocketType):
         """``sendto(data, address)`` or ``sendto(data, flags, address)``. Checkpoints; cancel-safe."""
         if len(args) not in (2, 3):
             raise TypeError(f"sendto() takes 2 or 3 arguments ({len(args)} given)")
-        if len(args) == 3 and args[1] & ~getattr(stdlib, "MSG_NOSIGNAL", 0):
+        if len(args) == 3 and args[1] & ~_SEND_FLAGS:
             raise _os_error(errno.EOPNOTSUPP)
         if self._type == stdlib.SOCK_STREAM:
             return await self.send(args[0])
@@ -644,7 +712,7 @@ class TunSocket(trio.socket.SocketType):
         if source is None or source.error is None:
             return 0
         number = source.error.errno or 0
-        if isinstance(source, UdpEndpoint):
+        if not isinstance(source, TcpConnection):
             with contextlib.suppress(OSError):
                 source.raise_pending()
         return number
@@ -691,6 +759,13 @@ class TunSocket(trio.socket.SocketType):
 
 def _os_error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
+
+
+def _peeks(flags: int) -> bool:
+    """Whether ``flags`` of a receive have MSG_PEEK. Raises OSError(EOPNOTSUPP) for those that cannot be obeyed."""
+    if flags & ~(_RECEIVE_FLAGS | stdlib.MSG_PEEK):
+        raise _os_error(errno.EOPNOTSUPP)
+    return bool(flags & stdlib.MSG_PEEK)
 
 
 def _afresh(call: Callable[..., T], *args: Any) -> T:

@@ -164,7 +164,8 @@ class UdpEndpoint:
         self.ttl = 64
         self.drops: Counter[DropReason] = Counter()
         self._stack = stack
-        self._max_queued_bytes = max_queued_bytes
+        #: How many bytes of datagrams may wait; each counts for its payload and 200 more.
+        self.max_queued_bytes = max_queued_bytes
         self._max_queued = max_queued
         self._queue: deque[tuple[bytes, Remote]] = deque()
         self._queued_bytes = 0
@@ -252,7 +253,7 @@ class UdpEndpoint:
             self.drops[DropReason.NO_SOCKET] += 1
             return
         cost = len(datagram.payload) + _OVERHEAD
-        full = len(self._queue) >= self._max_queued or self._queued_bytes + cost > self._max_queued_bytes
+        full = len(self._queue) >= self._max_queued or self._queued_bytes + cost > self.max_queued_bytes
         if full or not self._charge(cost):
             self.drops[DropReason.QUEUE_FULL] += 1
             return

@@ -278,6 +278,16 @@ class Receiver:
 
     # --- the reader ---
 
+    def peek(self, most: int) -> bytes:
+        """Up to ``most`` bytes, which stay."""
+        taken: list[bytes] = []
+        for chunk in self.chunks:
+            if most <= 0:
+                break
+            taken.append(chunk[:most])
+            most -= len(chunk)
+        return b"".join(taken)
+
     def read(self, most: int, now: float, rtt: float) -> bytes:
         """Up to ``most`` bytes. ``rtt`` (seconds, 0.0: unknown) paces the growth of the window."""
         chunks = self.chunks

@@ -289,7 +289,7 @@ async def test_other_ways_to_receive_and_send(autojump_clock: MockClock, hosts: 
     with pytest.raises(TypeError):
         await theirs.recv(1.5)  # type: ignore[arg-type]
     with raises(errno.EOPNOTSUPP):
-        await theirs.recv(1, stdlib.MSG_PEEK)
+        await theirs.recv(1, stdlib.MSG_OOB)
     with raises(errno.EOPNOTSUPP):
         await ours.send(b"", stdlib.MSG_OOB)
     with raises(errno.EOPNOTSUPP):

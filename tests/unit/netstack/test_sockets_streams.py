@@ -19,7 +19,8 @@ from minivpn_trio.testing.link import LinkConditions
 
 PERFECT = LinkConditions()
 DISTANT = LinkConditions(delay=0.02)
-LOSSY = LinkConditions(loss=0.05, delay=0.02)
+LOSSY = LinkConditions(loss=0.02, delay=0.02)
+VERY_LOSSY = LinkConditions(loss=0.1, delay=0.02)
 AWFUL = LinkConditions(loss=0.1, delay=0.02, jitter=0.01, duplication=0.05, corruption=0.02)
 RESET = struct.pack("ii", 1, 0)
 
@@ -35,7 +36,7 @@ async def hosts() -> AsyncIterator[tuple[Host, Host]]:
 
 
 @pytest.mark.parametrize("family", [stdlib.AF_INET, stdlib.AF_INET6])
-@pytest.mark.parametrize("conditions", [PERFECT, DISTANT, LOSSY], ids=["perfect", "distant", "lossy"])
+@pytest.mark.parametrize("conditions", [PERFECT, DISTANT, LOSSY, VERY_LOSSY], ids=["near", "0 %", "2 %", "10 %"])
 async def test_trio_calls_it_a_half_closeable_stream(
     autojump_clock: MockClock, conditions: LinkConditions, family: int
 ) -> None:
