@@ -18,12 +18,13 @@ from itertools import groupby
 from ..errors import DropReason, ProtocolError, TunnelClosed
 from ..events import SessionState
 from ..items import Burst, DataChannelKey
-from ..packet.ids import RandomBytes, Role
-from ..packet.opcodes import OPCODE_SHIFT, Opcode
+from ..packet.ids import RandomBytes, Role, next_key_id
+from ..packet.opcodes import KEY_ID_MASK, OPCODE_SHIFT, Opcode
 from ..packet.replay import DEFAULT_REPLAY_TIME, DEFAULT_REPLAY_WINDOW
 from ..stats import DataStats
 from ..tracing import BurstTraced, Tracer
 from .ciphers import V1_HEADER_SIZE, V2_HEADER_SIZE, Buffer
+from .early import EarlyPackets
 from .fragment import Fragmenter, Reassembler
 from .keepalive import PING, Keepalive
 from .keyslots import KeySlot, KeySlots
@@ -76,11 +77,15 @@ class DataChannel:
         self._occ = OccResponder()
         self._fragmenter = Fragmenter(rng(1)[0])
         self._reassembler = Reassembler()
+        self._early = EarlyPackets()
         self._rekey_reason: str | None = None
         self._closed: TunnelClosed | None = None
         #: Called when ``next_timeout``, ``poll_rekey`` or ``poll_closed`` may have a new answer that does
         #: not come by itself with time. Must not raise.
         self.on_wakeup: Callable[[], object] | None = None
+        #: Called by ``install_key`` when packets that came before the key wait to be opened, which the next
+        #: ``decrypt_burst`` does, with or without others.
+        self.on_early: Callable[[], object] | None = None
         #: What was dropped, and why.
         self.drops: Counter[DropReason] = Counter()
         self._packets_in = 0
@@ -114,6 +119,8 @@ class DataChannel:
         self._occ.options = key.options
         self._rekey_reason = None
         self._wake()
+        if self._early and self.on_early is not None:
+            self.on_early()
 
     def goodbye(self, now: float) -> Burst:
         """The datagram that tells the peer that we leave (OCC EXIT); empty before the first key."""
@@ -126,6 +133,8 @@ class DataChannel:
         and counted. Never raises."""
         if now >= self._keys_expire_at:
             self._expire_keys(now)
+        if self._early:
+            packets = self._with_early(packets, now)
         tracer = self._tracer
         drops_before = self.drops.copy() if tracer is not None else None
         firsts = {packet[:1] for packet in packets}
@@ -137,7 +146,7 @@ class DataChannel:
                 opened += self._open_run(first, list(run), now)
         self._packets_in += len(opened)
         self._bytes_in += sum(map(len, opened))
-        if tracer is not None and drops_before is not None:
+        if tracer is not None and drops_before is not None and packets:
             self._trace_in(tracer, packets, self.drops - drops_before, now)
         return opened
 
@@ -222,7 +231,12 @@ class DataChannel:
         drops = self.drops
         receiver = self._receivers.get(first)
         if receiver is None:
-            drops[_why_unknown(first)] += len(packets)
+            reason = _why_unknown(first)
+            dropped = len(packets)
+            if reason is DropReason.UNKNOWN_KEY and self._is_next(first):
+                dropped = self._early.hold(first, packets, now)
+            if dropped:
+                drops[reason] += dropped
             return []
         slot, header_size = receiver
         if not slot.may_open:
@@ -251,6 +265,20 @@ class DataChannel:
         if texts and min(texts) < LOWEST_IP:
             texts = self._without_messages(slot, texts)
         return texts
+
+    def _is_next(self, first: bytes) -> bool:
+        """Whether ``first`` names the key that will come next, if any does."""
+        newest = self._slots.newest
+        return newest is not None and first[0] & KEY_ID_MASK == next_key_id(newest.key_id)
+
+    def _with_early(self, packets: Sequence[bytes], now: float) -> Sequence[bytes]:
+        """``packets`` after those that waited for their key, if that is there now."""
+        early = self._early
+        if early.is_stale(now):
+            self.drops[DropReason.UNKNOWN_KEY] += len(early.take())
+        elif early.first in self._receivers:
+            return [*early.take(), *packets]
+        return packets
 
     def _without_replays(self, slot: KeySlot, ids: tuple[int, ...], texts: list[bytes], now: float) -> list[bytes]:
         """Those of ``texts`` whose ids come for the first time. They authenticated, so the ids are the peer's."""

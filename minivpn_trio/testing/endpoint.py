@@ -157,6 +157,8 @@ class Endpoint:
         self._waiting += self.channel.segment(self.session.poll_outgoing())
         for key in self.session.poll_keys():
             self.data.install_key(key, now)
+            # Those that came before it.
+            self._packets += self.data.decrypt_burst([], now)
         self.ups.extend(self.session.poll_ups())
         self.events.extend(self.session.poll_events())
         # Commands always have room; a segment waits until the send window moves.

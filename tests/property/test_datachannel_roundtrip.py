@@ -56,6 +56,8 @@ def accepts_nothing(receiver: DataChannel, datagram: bytes) -> bool:
     """``datagram`` gives no packet, is counted once, and the peer does not pass for alive."""
     before = receiver.next_timeout()
     result = receiver.decrypt_burst([datagram], 5.0)
+    # What names the next key waits for it, a while.
+    assert receiver.decrypt_burst([], 15.0) == []
     return (
         result == []
         and receiver.drops.total() == 1
@@ -115,6 +117,7 @@ def test_junk_never_raises_and_never_harms_its_neighbours(
     good = client.encrypt_burst([ipv4(b"one"), ipv4(b"two")], 0.0)
     burst = [*junk[:where], good[0], *junk[where:], good[1]]
     assert server.decrypt_burst(burst, 0.0) == [ipv4(b"one"), ipv4(b"two")]
+    assert server.decrypt_burst([], 15.0) == []
     assert server.drops.total() == len(junk)
     assert server.stats().packets_in == 2
 
