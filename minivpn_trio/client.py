@@ -55,6 +55,7 @@ from .items import Burst
 from .networkio.dial import DialerContext, Endpoint, dial, over_stream, resolve
 from .networkio.transports import Transport
 from .packet.ids import RandomBytes, Role
+from .ports import Inlet, WaitingOutlet
 from .stats import TunnelStats
 from .stats_sum import add_stats
 from .tlssession.engine import TLSContext
@@ -79,7 +80,7 @@ LOGIN_PAUSE = 1.0
 #: How often somebody may mistype the password of a private key.
 KEY_PASSWORD_TRIES = 3
 
-logger = logging.getLogger("minivpn_trio")
+logger: logging.Logger = logging.getLogger("minivpn_trio")
 #: How far an attempt came, for choosing the error that tells most.
 PROGRESS = {stage: progress for progress, stage in enumerate(Stage)}
 
@@ -130,8 +131,8 @@ class Client(trio.abc.Channel[Burst]):
         self._closed_by: MiniVPNError | None = None
         self._closed = trio.Event()
         self._scope = trio.CancelScope()
-        self.inbound = pipes.inlet("tun.inbound")
-        self.outbound = pipes.waiting("tun.outbound", "datachannel.move_down")
+        self.inbound: Inlet[Burst] = pipes.inlet("tun.inbound")
+        self.outbound: WaitingOutlet[Burst] = pipes.waiting("tun.outbound", "datachannel.move_down")
 
     # what an application sees
 

@@ -90,22 +90,24 @@ class Connection:
         self._nursery: trio.Nursery | None = None
         self._answering = trio.CancelScope()
         now = trio.current_time()
-        self.muxer = PacketMuxer(
+        self.muxer: PacketMuxer = PacketMuxer(
             role=Role.CLIENT,
             wrap=make_control_wrap(config, Role.CLIENT, unix_time=unix_time),
             rng=rng,
             tracer=tracer,
             session_state=lambda: self.session.state,
         )
-        self.reliable = ReliableTransport(
+        self.reliable: ReliableTransport = ReliableTransport(
             role=Role.CLIENT,
             tls_timeout=config.tls_timeout,
             adaptive=not transport.is_stream,
             tracer=tracer,
             session_state=lambda: self.session.state,
         )
-        self.channel = ControlChannel(role=Role.CLIENT, max_payload=lambda: self.muxer.max_control_payload)
-        self.session = TlsSession(
+        self.channel: ControlChannel = ControlChannel(
+            role=Role.CLIENT, max_payload=lambda: self.muxer.max_control_payload
+        )
+        self.session: TlsSession = TlsSession(
             role=Role.CLIENT,
             config=config,
             rng=rng,
@@ -119,7 +121,7 @@ class Connection:
             login=login,
             tracer=tracer,
         )
-        self.data = DataChannel(
+        self.data: DataChannel = DataChannel(
             role=Role.CLIENT,
             replay_window=config.replay_window,
             replay_time=config.replay_time,

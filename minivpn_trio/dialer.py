@@ -105,7 +105,7 @@ class TunDialer:
         self._tunnel = tunnel
         info = tunnel.tunnel_info
         self._addresses = _addresses(info)
-        self.stack = Stack(
+        self.stack: Stack = Stack(
             addresses=self._addresses,
             mtu=info.mtu,
             rng=rng,

@@ -36,11 +36,11 @@ class Inlet(Protocol[T_co]):
 class WaitingOutlet(Protocol[T_contra]):
     """An edge that holds its sender back when full."""
 
-    async def send(self, item: T_contra) -> None:
+    async def send(self, item: T_contra, /) -> None:
         """Hand ``item`` over, waiting for room. Checkpoints always."""
         ...
 
-    def send_nowait(self, item: T_contra) -> None:
+    def send_nowait(self, item: T_contra, /) -> None:
         """Hand ``item`` over, or raise trio.WouldBlock."""
         ...
 
@@ -52,7 +52,7 @@ class WaitingOutlet(Protocol[T_contra]):
 class DroppingOutlet(Protocol[T_contra]):
     """An edge whose sender never waits."""
 
-    def offer(self, item: T_contra) -> bool:
+    def offer(self, item: T_contra, /) -> bool:
         """Hand ``item`` over; False (dropped and counted by the edge) when there is no room."""
         ...
 

@@ -19,7 +19,7 @@ without (``pytest --edges=channels``).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -114,13 +114,13 @@ class Junction(Generic[T]):
     __slots__ = ("_receive", "_receive_nowait", "busy", "channel", "depth", "queued", "step")
 
     def __init__(self, sender: trio.MemorySendChannel[T], receiver: trio.MemoryReceiveChannel[T], depth: int) -> None:
-        self.channel = sender
+        self.channel: trio.MemorySendChannel[T] = sender
         self._receive, self._receive_nowait = receiver.receive, receiver.receive_nowait
-        self.depth = depth
+        self.depth: int = depth
         self.step: Callable[[T], T | None] | None = None
         #: Items in the channel; the worker has one that it has not done with.
-        self.queued = 0
-        self.busy = False
+        self.queued: int = 0
+        self.busy: bool = False
 
     async def receive(self) -> T:
         """The next item; the one before is done. Checkpoints, cancel-safe."""
@@ -169,8 +169,8 @@ class WaitingSender(Generic[T]):
     def __init__(self, channel: trio.MemorySendChannel[T]) -> None:
         self._channel = channel
         # Bound here: one attribute look-up less on each burst.
-        self.send = channel.send
-        self.send_nowait = channel.send_nowait
+        self.send: Callable[[T], Coroutine[Any, Any, None]] = channel.send
+        self.send_nowait: Callable[[T], None] = channel.send_nowait
 
     def has_room(self) -> bool:
         """Whether ``send_nowait`` would take an item now."""
@@ -185,7 +185,7 @@ class DirectSender(Generic[T]):
 
     def __init__(self, junction: Junction[T], direct: bool) -> None:
         self._junction = junction
-        self.send_nowait = junction.put if direct else self._queue
+        self.send_nowait: Callable[[T], None] = junction.put if direct else self._queue
 
     def _queue(self, item: T) -> None:
         self._junction.channel.send_nowait(item)

@@ -70,8 +70,8 @@ class Handshake:
 
     def __init__(self, config: TunnelConfig) -> None:
         self._config = config
-        self.status = ConnectingStatus(quiet=True)
-        self.began = 0.0
+        self.status: ConnectingStatus = ConnectingStatus(quiet=True)
+        self.began: float = 0.0
         self.took: float | None = None
         self._host, self._port, self._proto = "", 0, ""
         self._address: str | None = None

@@ -130,10 +130,10 @@ class ConnectingStatus:
     def __init__(self, quiet: bool = False) -> None:
         from rich.console import Console
 
-        self.stage = Stage.DIAL
+        self.stage: Stage = Stage.DIAL
         self._quiet = quiet
         self._ready = self._lost = False
-        self.console = Console(stderr=True, soft_wrap=True)
+        self.console: Console = Console(stderr=True, soft_wrap=True)
         self._pauses = 0
         self._status = None if quiet or not self.console.is_terminal else self.console.status("Connecting")
         if self._status is not None:

@@ -68,7 +68,7 @@ class Draft:
         self._needs: dict[str, int] = {}
         self.missing: list[MissingFile] = []
 
-        self.default_remote = RemoteDraft("")
+        self.default_remote: RemoteDraft = RemoteDraft("")
         self.remotes: list[RemoteDraft] = []
         #: What ``<connection>`` blocks came to.
         self.connections: list[RemoteDraft] = []

@@ -59,6 +59,8 @@ class AeadSealer:
 
     __slots__ = ("_base", "_encrypt", "_header", "_implicit_iv", "usage_limit")
 
+    usage_limit: int | None
+
     def __init__(self, cipher: str, cipher_slot: bytes, hmac_slot: bytes, header: bytes) -> None:
         algorithm, key_size, self.usage_limit = AEAD_ALGORITHMS[cipher]
         self._encrypt = algorithm(cipher_slot[:key_size]).encrypt
@@ -96,11 +98,13 @@ class AeadOpener:
 
     __slots__ = ("_decrypt", "_implicit_iv", "failures", "usage_limit")
 
+    usage_limit: int | None
+
     def __init__(self, cipher: str, cipher_slot: bytes, hmac_slot: bytes) -> None:
         algorithm, key_size, self.usage_limit = AEAD_ALGORITHMS[cipher]
         self._decrypt = algorithm(cipher_slot[:key_size]).decrypt
         self._implicit_iv = hmac_slot[:IMPLICIT_IV_SIZE]
-        self.failures = 0
+        self.failures: int = 0
 
     def open_run_untrusted(
         self, packets: Sequence[bytes], header_size: int, drops: Counter[DropReason]

@@ -121,7 +121,7 @@ class CbcSealer:
         self, cipher: str, auth: str, cipher_slot: bytes, hmac_slot: bytes, header: bytes, rng: RandomBytes
     ) -> None:
         self._block = CBC_ALGORITHMS[cipher].block_size
-        self.usage_limit = CBC_ALGORITHMS[cipher].usage_limit
+        self.usage_limit: int | None = CBC_ALGORITHMS[cipher].usage_limit
         self._update = _context(cipher, cipher_slot, encrypt=True).update
         self._mac = _mac(auth, hmac_slot)
         self._header = header
@@ -159,10 +159,10 @@ class CbcOpener:
 
     def __init__(self, cipher: str, auth: str, cipher_slot: bytes, hmac_slot: bytes) -> None:
         self._block = CBC_ALGORITHMS[cipher].block_size
-        self.usage_limit = CBC_ALGORITHMS[cipher].usage_limit
+        self.usage_limit: int | None = CBC_ALGORITHMS[cipher].usage_limit
         self._update = _context(cipher, cipher_slot, encrypt=False).update
         self._mac = _mac(auth, hmac_slot)
-        self.failures = 0
+        self.failures: int = 0
 
     def open_run_untrusted(
         self, packets: Sequence[bytes], header_size: int, drops: Counter[DropReason]

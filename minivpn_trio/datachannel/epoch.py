@@ -31,6 +31,7 @@ import hmac
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 
@@ -38,6 +39,9 @@ from ..errors import DropReason
 from ..packet.replay import ReplayWindow
 from .aead import AEAD_ALGORITHMS, TAG_SIZE
 from .limits import BLOCK_SIZE, FAILURE_LIMIT, FAILURE_TRIGGER, KeyUsage
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 __all__ = [
     "COUNTER_MASK",
@@ -103,14 +107,14 @@ class EpochKey:
 
     def __init__(self, algorithm: str, epoch: int, secret: bytes) -> None:
         make, key_size, _ = AEAD_ALGORITHMS[algorithm]
-        self.epoch = epoch
-        self.cipher = make(expand_label(secret, b"data_key", key_size))
+        self.epoch: int = epoch
+        self.cipher: AESGCM | ChaCha20Poly1305 = make(expand_label(secret, b"data_key", key_size))
         #: What the 64-bit packet id, followed by 4 zero bytes, is xored with.
-        self.mask = int.from_bytes(expand_label(secret, b"data_iv", IV_SIZE), "big")
-        self.blocks = 0
-        self.packets = 0
+        self.mask: int = int.from_bytes(expand_label(secret, b"data_iv", IV_SIZE), "big")
+        self.blocks: int = 0
+        self.packets: int = 0
         #: Packets that did not authenticate.
-        self.failures = 0
+        self.failures: int = 0
 
     def count(self, packets: int, size: int) -> None:
         """It has carried ``packets`` more, of ``size`` bytes in all."""
@@ -142,7 +146,7 @@ class EpochOpener:
         #: The newest epoch that has a key.
         self._secret_epoch = 1
         #: The epoch of the newest packet that authenticated; 1 at first.
-        self.current = EpochKey(cipher, 1, self._secret)
+        self.current: EpochKey = EpochKey(cipher, 1, self._secret)
         #: The one before it that was in use.
         self.retiring: EpochKey | None = None
         self._keys = {1: self.current}
@@ -241,11 +245,11 @@ class EpochSealer:
     def __init__(self, cipher: str, cipher_slot: bytes, header: bytes, peer: EpochOpener) -> None:
         self._algorithm = cipher
         #: Blocks and invocations after which an epoch ends.
-        self.limit = AEAD_ALGORITHMS[cipher][2]
+        self.limit: int | None = AEAD_ALGORITHMS[cipher][2]
         self._secret = cipher_slot[:SECRET_SIZE]
         self._header = int.from_bytes(header, "big") << 64
         self._peer = peer
-        self.key = EpochKey(cipher, 1, self._secret)
+        self.key: EpochKey = EpochKey(cipher, 1, self._secret)
         # What was sent in earlier epochs, and in all.
         self._base = 0
         self._spent = 0

@@ -141,7 +141,7 @@ class Reassembler:
         # The newest number seen; before the first fragment, which may have any, there is none.
         self._newest: int | None = None
         #: Packets of which not all fragments came in time.
-        self.given_up = 0
+        self.given_up: int = 0
 
     def __len__(self) -> int:
         return len(self._partials)

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from ..errors import ConfigError
 from ..items import DataChannelKey
 from ..packet.ids import KeyID, RandomBytes
-from .ciphers import make_machinery
-from .compress import make_framing
+from .ciphers import Opener, Replay, Sealer, make_machinery
+from .compress import Framing, make_framing
 from .fragment import HEADER_SIZE
-from .limits import FAILURE_LIMIT
+from .limits import FAILURE_LIMIT, KeyUsage
 from .occ import OCC_MAGIC
 
 __all__ = ["MAX_LIVE_KEYS", "KeySlot", "KeySlots"]
@@ -55,14 +55,19 @@ class KeySlot:
         "usage",
     )
 
+    opener: Opener
+    replay: Replay
+    sealer: Sealer
+    usage: KeyUsage
+
     def __init__(
         self, key: DataChannelKey, *, rng: RandomBytes, replay_window: int, replay_time: float, sends_at: float
     ) -> None:
-        self.key_id = key.key_id
+        self.key_id: KeyID = key.key_id
         self.sealer, self.opener, self.replay, self.usage = make_machinery(
             key, rng, replay_window=replay_window, replay_time=replay_time
         )
-        self.framing = make_framing(key.compression, key.decompress)
+        self.framing: Framing | None = make_framing(key.compression, key.decompress)
         #: Longest plaintext with its fragment header; None: no fragment headers.
         self.fragment_limit: int | None = None
         if key.fragment is not None:
@@ -70,10 +75,10 @@ class KeySlot:
             if self.fragment_limit < MIN_FRAGMENT_PLAINTEXT:
                 raise ConfigError(f"{key.fragment} leaves no room for data", directive="fragment")
         #: What framing adds to an OCC message: bytes before it, inside the encryption.
-        self.frame_size = 0 if self.framing is None else len(self.framing.encode(OCC_MAGIC)) - len(OCC_MAGIC)
+        self.frame_size: int = 0 if self.framing is None else len(self.framing.encode(OCC_MAGIC)) - len(OCC_MAGIC)
         if self.fragment_limit is not None:
             self.frame_size += HEADER_SIZE
-        self.sends_at = sends_at
+        self.sends_at: float = sends_at
         self.expires_at: float | None = None
 
     def largest_message(self, datagram: int) -> int:

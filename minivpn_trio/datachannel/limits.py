@@ -45,10 +45,10 @@ class KeyUsage:
         self._block_trigger = None if block_limit is None else block_limit // 8 * 7
         self._reneg_bytes = reneg_bytes
         self._reneg_packets = reneg_packets
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.packets_in = 0
-        self.packets_out = 0
+        self.bytes_in: int = 0
+        self.bytes_out: int = 0
+        self.packets_in: int = 0
+        self.packets_out: int = 0
 
     @property
     def next_id(self) -> int:

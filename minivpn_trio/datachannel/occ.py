@@ -61,10 +61,10 @@ class OccResponder:
 
     def __init__(self) -> None:
         #: Our options string; without it there is no REPLY.
-        self.options = ""
+        self.options: str = ""
         #: The longest datagrams of an MTU test, received and sent.
-        self.longest_in = 0
-        self.longest_out = 0
+        self.longest_in: int = 0
+        self.longest_out: int = 0
         self._asked: set[OccOp] = set()
         self._load_size = 0
         self._next_at = float("-inf")

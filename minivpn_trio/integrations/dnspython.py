@@ -72,7 +72,7 @@ class TunnelResolver(dns.asyncresolver.Resolver):
         info = dialer.tunnel_info
         self._dialer = dialer
         self.nameservers = [str(address) for address in info.dns]
-        self.search = [dns.name.from_text(domain) for domain in info.search_domains]
+        self.search: list[dns.name.Name] = [dns.name.from_text(domain) for domain in info.search_domains]
         self.use_search_by_default = True
 
     async def resolve(self, *args: Any, **kwargs: Any) -> dns.resolver.Answer:

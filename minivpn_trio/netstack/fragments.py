@@ -106,7 +106,7 @@ class FragmentTable:
         self.max_bytes = max_bytes
         self.drops: Counter[DropReason] = Counter()
         #: Bytes charged at present; never more than ``max_bytes``.
-        self.cost = 0
+        self.cost: int = 0
         # In order of first_seen, since entries are only appended.
         self._assemblies: dict[_Key, _Assembly] = {}
 

@@ -150,12 +150,12 @@ class IcmpEndpoint:
 
     def __init__(self, stack: IcmpStack, identifier: int | None = None, *, max_queued: int = 64) -> None:
         self.on_change: Callable[[], None] | None = None
-        self.closed = False
+        self.closed: bool = False
         self._stack = stack
         self._replies: deque[EchoReply] = deque(maxlen=max_queued)
         self._errors: deque[EchoError] = deque(maxlen=max_queued)
         self._failure: OSError | None = None
-        self.identifier = stack.bind_icmp(self, identifier)
+        self.identifier: int = stack.bind_icmp(self, identifier)
 
     @property
     def error(self) -> OSError | None:

@@ -124,9 +124,9 @@ class Stack:
         #: Called when output appeared or ``next_timeout`` moved earlier, from whatever method.
         self.on_work: Callable[[], None] | None = None
         self.drops: Counter[DropReason] = Counter()
-        self.mtu = mtu
-        self.settings = settings or TcpSettings()
-        self.limits = limits or Limits()
+        self.mtu: int = mtu
+        self.settings: TcpSettings = settings or TcpSettings()
+        self.limits: Limits = limits or Limits()
         self._addresses = tuple(addresses)
         self._mss = {4: mss_ipv4, 16: mss_ipv6}
         self._rng = rng

@@ -159,7 +159,7 @@ class UdpEndpoint:
     ) -> None:
         self.remote = remote
         self.on_change: Callable[[], None] | None = None
-        self.closed = False
+        self.closed: bool = False
         #: IP time to live of what is sent.
         self.ttl = 64
         self.drops: Counter[DropReason] = Counter()

@@ -33,7 +33,7 @@ DialerContext = Callable[[Remote], Awaitable[Transport | trio.abc.Stream]]
 #: busy elsewhere has to wait somewhere. The kernel grants what its limits allow.
 DEFAULT_SOCKET_BUFFER = 4 * 1024 * 1024
 
-FAMILIES = {"udp": 0, "tcp": 0, "udp4": socket.AF_INET, "tcp4": socket.AF_INET,
+FAMILIES: dict[str, int] = {"udp": 0, "tcp": 0, "udp4": socket.AF_INET, "tcp4": socket.AF_INET,
             "udp6": socket.AF_INET6, "tcp6": socket.AF_INET6}  # fmt: skip
 
 

@@ -262,6 +262,10 @@ class SocksUDPTransport(UDPTransport):
     whose end is the end of the relaying (RFC 1928, 6).
     """
 
+    packets_in: int
+    bursts_in: int
+    bytes_in: int
+
     def __init__(self, sock: socket.socket, control: socket.socket, header: bytes, peer: str | None) -> None:
         super().__init__(sock, peer)
         self._control = control

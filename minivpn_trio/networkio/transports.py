@@ -126,6 +126,13 @@ class UDPTransport:
 
     is_stream = False
 
+    packets_in: int
+    packets_out: int
+    bytes_in: int
+    bytes_out: int
+    bursts_in: int
+    bursts_out: int
+
     def __init__(self, sock: socket.socket, peer: str | None = None) -> None:
         sock.setblocking(False)
         self._sock = sock
@@ -330,6 +337,13 @@ class StreamTransport:
     """Datagrams with 16-bit length prefixes in a byte stream. Owns the stream."""
 
     is_stream = True
+
+    packets_in: int
+    packets_out: int
+    bytes_in: int
+    bytes_out: int
+    bursts_in: int
+    bursts_out: int
 
     def __init__(
         self,

@@ -65,7 +65,7 @@ KEY_MESSAGE = PacketID(1)
 LEAST_PAYLOAD = 16
 
 DATA_FIRST_BYTES = frozenset(opcode << OPCODE_SHIFT | key for opcode in DATA_OPCODES for key in range(KEY_ID_MASK + 1))
-first_byte = itemgetter(0)
+first_byte: Callable[[bytes], int] = itemgetter(0)
 
 
 class Demuxed(NamedTuple):
@@ -111,8 +111,8 @@ class PacketMuxer:
         #: Packets refused, by reason.
         self.drops: Counter[DropReason] = Counter()
         #: Control packets that came through, and that were sent.
-        self.packets_in = 0
-        self.packets_out = 0
+        self.packets_in: int = 0
+        self.packets_out: int = 0
 
     @property
     def local_session_id(self) -> SessionID:

@@ -104,7 +104,7 @@ class TlsCryptV2Server(ControlWrap):
         self._wrapped = b""
         self._confirmed = not ask_again
         #: What the client's key was issued with.
-        self.metadata = b""
+        self.metadata: bytes = b""
 
     @property
     def overhead(self) -> int:

@@ -103,12 +103,12 @@ class Conversation:
     )
 
     def __init__(self, key_id: KeyID, settings: ConversationSettings) -> None:
-        self.key_id = key_id
-        self.sender = Sender(first_timeout=settings.tls_timeout, round_trip=settings.round_trip)
-        self.receiver = Receiver()
-        self.acks = AckQueue()
+        self.key_id: KeyID = key_id
+        self.sender: Sender = Sender(first_timeout=settings.tls_timeout, round_trip=settings.round_trip)
+        self.receiver: Receiver = Receiver()
+        self.acks: AckQueue = AckQueue()
         #: True once we sent, or queued, our own reset.
-        self.opened = False
+        self.opened: bool = False
         self._heard = False
         self._settings = settings
         self._ack_limit = min(ACKS_IN_ACK, settings.max_acks)

@@ -83,8 +83,8 @@ class Sender:
         self._next_id = 0
         self._released = False
         #: All repeated transmissions, and those of them that did not wait for a timeout.
-        self.retransmissions = 0
-        self.fast_retransmissions = 0
+        self.retransmissions: int = 0
+        self.fast_retransmissions: int = 0
 
     @property
     def in_flight(self) -> int:

@@ -43,9 +43,9 @@ class Wakeups:
 
     def __init__(self) -> None:
         #: Something new is to be sent, or a timer was set.
-        self.transmit = _Wakeup()
+        self.transmit: _Wakeup = _Wakeup()
         #: The send windows moved, so the core may take more messages.
-        self.room = _Wakeup()
+        self.room: _Wakeup = _Wakeup()
 
 
 async def move_up(

@@ -53,11 +53,11 @@ class Endpoint:
         tls_timeout: float = 2.0,
         adaptive: bool = False,
     ) -> None:
-        self.muxer = PacketMuxer(role=role, wrap=wrap, rng=rng)
-        self.reliable = ReliableTransport(role=role, tls_timeout=tls_timeout, adaptive=adaptive)
-        self.channel = ControlChannel(role=role, max_payload=lambda: self.muxer.max_control_payload)
-        self.data = DataChannel(role=role, rng=rng)
-        self.session = make_session(self.muxer)
+        self.muxer: PacketMuxer = PacketMuxer(role=role, wrap=wrap, rng=rng)
+        self.reliable: ReliableTransport = ReliableTransport(role=role, tls_timeout=tls_timeout, adaptive=adaptive)
+        self.channel: ControlChannel = ControlChannel(role=role, max_payload=lambda: self.muxer.max_control_payload)
+        self.data: DataChannel = DataChannel(role=role, rng=rng)
+        self.session: SessionMachine = make_session(self.muxer)
         #: What the session reported, in order, the last ``MAX_REPORTS`` of each.
         self.ups: deque[TunnelUp] = deque(maxlen=MAX_REPORTS)
         self.events: deque[Event] = deque(maxlen=MAX_REPORTS)

@@ -52,6 +52,11 @@ class LinkModel:
     changed at any time and holds for what is sent from then on.
     """
 
+    sent: int
+    lost: int
+    corrupted: int
+    duplicated: int
+
     def __init__(self, conditions: LinkConditions, seed: int) -> None:
         self.conditions = conditions
         self._random = random.Random(seed)

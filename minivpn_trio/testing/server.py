@@ -111,7 +111,7 @@ class ServerCore:
         self._context = TLSContext(self._config, Role.SERVER, client_certificate=settings.policy.client_certificate)
         hosts = list(settings.network.hosts())
         #: The server's own address inside the tunnel, the first of the network.
-        self.address = hosts[0]
+        self.address: IPv4Address = hosts[0]
         self._free = hosts[:0:-1]
         self.clients: dict[Hashable, Client] = {}
         # Who began a new session where there is one already: takes its place once it authenticated.

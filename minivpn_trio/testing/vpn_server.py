@@ -114,17 +114,17 @@ class VPNServer:
     ) -> None:
         self.settings = settings
         self.proto = proto
-        self.core = ServerCore(
+        self.core: ServerCore = ServerCore(
             settings, rng=rng, deliver=self._deliver, unix_time=unix_time, is_stream=proto == "tcp"
         )
         #: The server's address inside the tunnel.
-        self.address = str(self.core.address)
-        self.stack = Stack(
+        self.address: str = str(self.core.address)
+        self.stack: Stack = Stack(
             addresses=[self.core.address.packed], mtu=settings.tun_mtu, rng=rng, now=trio.current_time()
         )
         self._pump = Pump(self.stack)
         #: Opens sockets and serves on the far side of the tunnel.
-        self.host = ServiceHost(self._pump, self.address)
+        self.host: ServiceHost = ServiceHost(self._pump, self.address)
         #: The outer port, once it listens; 0 while only memory links are used.
         self.port = 0
         # How to reach a client of a stream or memory link; all others are socket addresses.

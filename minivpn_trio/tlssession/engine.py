@@ -107,16 +107,16 @@ class TLSContext:
         #: What the user should hear of.
         self.warnings: list[str] = []
         try:
-            self.checks = CertificateChecks.from_config(config, role)
+            self.checks: CertificateChecks = CertificateChecks.from_config(config, role)
         except ValueError:
             raise ConfigError("no name or number of a purpose", directive="remote-cert-eku") from None
-        self.verify_hash = config.verify_hash
+        self.verify_hash: bytes | None = config.verify_hash
         bundle = load_pkcs12(config)
         self._identity = load_identity(config, bundle)
         self._authorities = _load_authorities(config, bundle)
         self._revocations = load_crls(config)
         #: Without a CA the chain proves nothing, and a fingerprint must.
-        self.has_ca = bool(self._authorities)
+        self.has_ca: bool = bool(self._authorities)
         if not self.has_ca and not config.peer_fingerprints and client_certificate == "require":
             raise ConfigError("neither a CA nor a peer fingerprint: nobody could be verified", directive="ca")
         if role is Role.CLIENT and not self.checks.any:
@@ -131,8 +131,8 @@ class TLSContext:
         if role is Role.SERVER:
             mode = {"require": mode, "optional": SSL.VERIFY_PEER, "none": SSL.VERIFY_NONE}[client_certificate]
         self._mode = mode
-        self.verifies = mode != SSL.VERIFY_NONE
-        self.wants_certificate = bool(mode & SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+        self.verifies: bool = mode != SSL.VERIFY_NONE
+        self.wants_certificate: bool = bool(mode & SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
         self._context = self._build()
         self._as_of: float | None = None
 
@@ -266,9 +266,9 @@ class TLSEngine:
         self._hash_passed = context.verify_hash is None
         self._rejected: TLSVerificationError | None = None
         #: The handshake is over.
-        self.established = False
+        self.established: bool = False
         #: The peer closed its side.
-        self.peer_left = False
+        self.peer_left: bool = False
         connection.set_app_data(self)
         if context.role is Role.CLIENT:
             connection.set_connect_state()

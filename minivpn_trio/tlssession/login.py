@@ -62,7 +62,7 @@ class Login:
         self._reason = ""
         self._refusals = 0
         #: The login was refused, and may be tried again: with something else, or because nothing was wrong with it.
-        self.again = False
+        self.again: bool = False
 
     # before a login
 

@@ -102,9 +102,9 @@ class SessionMachine(ABC):
         self._unix_time = unix_time
         self._tracer = tracer
         #: How far the first key came; GENERATED_KEYS ever after, ERROR once the session is over.
-        self.state = SessionState.UNDEF
+        self.state: SessionState = SessionState.UNDEF
         #: Keys renegotiated so far.
-        self.rekeys = 0
+        self.rekeys: int = 0
         self.drops: Counter[DropReason] = Counter()
         self._pending: KeyState | None = None
         self._current: KeyState | None = None

@@ -34,11 +34,11 @@ class AckSchedule:
 
     def __init__(self, *, delay: float, challenge_interval: float) -> None:
         #: One must go out with the next flush.
-        self.due = False
+        self.due: bool = False
         #: One must go out then; inf: never.
-        self.deadline = inf
+        self.deadline: float = inf
         #: Segments that arrived out of order since the last one: without SACK each is told by a duplicate.
-        self.early = 0
+        self.early: int = 0
         #: What was acknowledged last (RFC 7323, Last.ACK.sent).
         self.last: Position = 0
         self._unacked = 0

@@ -96,29 +96,29 @@ class ControlBlock:
         now: float,
     ) -> None:
         #: (address, port) of both ends.
-        self.local = local
-        self.remote = remote
-        self.state = TcpState.CLOSED
+        self.local: tuple[Address, int] = local
+        self.remote: tuple[Address, int] = remote
+        self.state: TcpState = TcpState.CLOSED
         #: Why the connection is unusable: OSError with errno (ECONNREFUSED, ECONNRESET, ETIMEDOUT,
         #: EHOSTUNREACH, ENETUNREACH, ENETDOWN, ECONNABORTED...); None as long as it works, or after an orderly end.
         self.error: OSError | None = None
         #: Called once after a burst or a timeout in which any of the properties may have changed.
         self.on_change: Callable[[], None] | None = None
         #: We sent the first SYN.
-        self.active = False
+        self.active: bool = False
         #: Seconds of silence before the first keepalive probe; None: no keepalive.
-        self.keepalive = settings.keepalive_idle
+        self.keepalive: float | None = settings.keepalive_idle
         #: Bytes that may be written and not acknowledged: grows with the congestion window.
-        self.send_capacity = settings.send_buffer
+        self.send_capacity: int = settings.send_buffer
         #: For the stack: the addresses and ports of arriving packets; packets of the present burst; when
         #: ``handle_timeout`` is due (inf: never), and the earliest entry for us in the timer heap.
-        self.key = remote[0] + local[0] + remote[1].to_bytes(2, "big") + local[1].to_bytes(2, "big")
+        self.key: bytes = remote[0] + local[0] + remote[1].to_bytes(2, "big") + local[1].to_bytes(2, "big")
         self.inbox: list[bytes] = []
-        self.deadline = inf
-        self.scheduled = inf
-        self.iss = iss
+        self.deadline: float = inf
+        self.scheduled: float = inf
+        self.iss: int = iss
         #: Largest segment that the path takes, before options (RFC 6691).
-        self.path_mss = mss
+        self.path_mss: int = mss
         self._network = network
         self._settings = settings
         self._mss_limit = mss
@@ -135,7 +135,7 @@ class ControlBlock:
         #: What an ICMP message said about the path while data was in flight: the reason if it never gets through.
         self._soft_error: OSError | None = None
         rto = RetransmissionTimeout(initial=settings.rto_initial, floor=settings.rto_min, ceiling=settings.rto_max)
-        self.sender = Sender(
+        self.sender: Sender = Sender(
             iss,
             mss=mss,
             settings=settings,
@@ -146,7 +146,7 @@ class ControlBlock:
         scale = 0
         while 0xFFFF << scale < settings.receive_buffer_max - 0xFFFF and scale < _LARGEST_SCALE:
             scale += 1
-        self.receiver = Receiver(
+        self.receiver: Receiver = Receiver(
             0, capacity=settings.receive_buffer, capacity_max=settings.receive_buffer_max, scale=scale, mss=mss, now=now
         )
         self._acks = AckSchedule(delay=settings.delayed_ack, challenge_interval=settings.challenge_ack_interval)

@@ -24,6 +24,8 @@ class Handshake(Teardown):
 
     __slots__ = ()
 
+    state: TcpState
+
     def connect(self, now: float) -> None:
         """Active open: SYN now, again after 1, 2, 4 ... s."""
         self.active = True

@@ -25,12 +25,12 @@ class TcpListener:
     ) -> None:
         #: (address or None for all of ours, port).
         self.local = local
-        self.backlog = max(backlog, 1)
+        self.backlog: int = max(backlog, 1)
         #: The tunnel is gone, or None.
         self.error: OSError | None = None
         #: Called when a connection became acceptable, or the listener failed.
         self.on_change: Callable[[], None] | None = None
-        self.closed = False
+        self.closed: bool = False
         #: In the handshake.
         self.half_open: set[TcpConnection] = set()
         self._ready: deque[TcpConnection] = deque()

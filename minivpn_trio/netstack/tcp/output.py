@@ -17,6 +17,8 @@ class Output(ControlBlock):
 
     __slots__ = ()
 
+    deadline: float
+
     def flush(self, now: float) -> None:
         """Send what is due: data as the windows allow, or else an acknowledgement if one is wanted."""
         if self._builder is None or self.state in HANDSHAKE or self.state is TcpState.CLOSED:

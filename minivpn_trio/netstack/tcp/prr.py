@@ -17,7 +17,7 @@ class ProportionalRateReduction:
 
     def __init__(self) -> None:
         #: What may go out now.
-        self.budget = 0
+        self.budget: int = 0
         self._flight = 1
         self._delivered = 0
         self._out = 0

@@ -27,11 +27,11 @@ class Rack:
 
     def __init__(self) -> None:
         #: Of the segment sent last among those that arrived: when it was sent, its end, and its round trip.
-        self.sent_at = 0.0
+        self.sent_at: float = 0.0
         self.end: Position = 0
-        self.rtt = 0.0
+        self.rtt: float = 0.0
         #: Something sent once arrived after what was sent behind it.
-        self.reordering = False
+        self.reordering: bool = False
         self._multiplier = 1
         self._persist = _PERSISTENCE
         self._round_end: Position | None = None

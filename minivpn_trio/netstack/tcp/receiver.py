@@ -54,22 +54,22 @@ class Receiver:
 
     def __init__(self, nxt: Position, *, capacity: int, capacity_max: int, scale: int, mss: int, now: float) -> None:
         #: The next position expected in order, FIN included.
-        self.nxt = nxt
+        self.nxt: Position = nxt
         #: The right edge of the window as advertised: what we must accept.
-        self.edge = nxt
-        self.capacity = capacity
-        self.capacity_max = capacity_max
-        self.scale = scale
-        self.mss = mss
+        self.edge: Position = nxt
+        self.capacity: int = capacity
+        self.capacity_max: int = capacity_max
+        self.scale: int = scale
+        self.mss: int = mss
         self.chunks: deque[bytes] = deque()
         #: Bytes in ``chunks``.
-        self.queued = 0
+        self.queued: int = 0
         #: Bytes kept out of order.
-        self.early = 0
+        self.early: int = 0
         #: Position of the peer's FIN, once it is known.
         self.fin: Position | None = None
         #: The FIN is in order: nothing will follow.
-        self.finished = False
+        self.finished: bool = False
         self._starts: list[Position] = []
         self._ends: list[Position] = []
         self._pieces: dict[Position, bytes] = {}

@@ -18,12 +18,12 @@ class RetransmissionTimeout:
         self._initial = initial
         self._floor = floor
         self._ceiling = ceiling
-        self.srtt = 0.0
-        self.rttvar = 0.0
+        self.srtt: float = 0.0
+        self.rttvar: float = 0.0
         #: The shortest round trip seen; 0.0 before the first sample.
-        self.min_rtt = 0.0
+        self.min_rtt: float = 0.0
         #: Timeouts in a row without progress.
-        self.backoff = 0
+        self.backoff: int = 0
 
     def sample(self, rtt: float) -> None:
         """One measurement of a segment that was sent once only (Karn), RFC 6298 2.2 and 2.3."""

@@ -37,16 +37,16 @@ class SentSegment:
     __slots__ = ("end", "lost", "payload", "resent", "sacked", "sent_at", "start", "transmissions")
 
     def __init__(self, start: Position, end: Position, payload: bytes, sent_at: float) -> None:
-        self.start = start
-        self.end = end
-        self.payload = payload
+        self.start: Position = start
+        self.end: Position = end
+        self.payload: bytes = payload
         #: When it was sent last.
-        self.sent_at = sent_at
-        self.transmissions = 1
-        self.sacked = False
-        self.lost = False
+        self.sent_at: float = sent_at
+        self.transmissions: int = 1
+        self.sacked: bool = False
+        self.lost: bool = False
         #: Deemed lost, and sent again since.
-        self.resent = False
+        self.resent: bool = False
 
     @property
     def is_fin(self) -> bool:
@@ -73,6 +73,9 @@ class Scoreboard:
         "sample",
     )
 
+    sacked: int
+    sacked_bytes: int
+
     def __init__(self) -> None:
         self._segments: list[SentSegment] = []
         self._head = 0
@@ -84,14 +87,14 @@ class Scoreboard:
         self._resent: deque[tuple[float, SentSegment]] = deque()
         #: Up to here segments were examined for loss.
         self._scanned: Position = 0
-        self.pipe = 0
+        self.pipe: int = 0
         #: Sum and number of the SACKed segments.
         self.sacked_bytes = self.sacked = 0
         #: What the last ``acknowledge`` and ``sack`` found newly arrived: the newest that was sent once, the one
         #: sent last among the retransmitted, and how many that were deemed lost but not yet sent again.
         self.sample: SentSegment | None = None
         self.resent: SentSegment | None = None
-        self.late = 0
+        self.late: int = 0
 
     def __len__(self) -> int:
         return len(self._segments) - self._head

@@ -92,6 +92,15 @@ class Sender:
         "wl2",
     )
 
+    fin: bool
+    fin_sent: bool
+    max_window: int
+    nxt: Position
+    una: Position
+    window: int
+    wl1: int
+    wl2: int
+
     def __init__(
         self,
         iss: Position,
@@ -105,30 +114,30 @@ class Sender:
         #: The first unacknowledged position, and the next one to send.
         self.una = self.nxt = iss
         #: Payload of a full segment.
-        self.mss = mss
-        self.sack = sack
-        self.congestion = congestion
-        self.rto = rto
-        self.board = Scoreboard()
-        self.rack = Rack()
+        self.mss: int = mss
+        self.sack: bool = sack
+        self.congestion: CongestionControl = congestion
+        self.rto: RetransmissionTimeout = rto
+        self.board: Scoreboard = Scoreboard()
+        self.rack: Rack = Rack()
         #: The peer's window, from ``una``; its largest so far; the segment that set it (RFC 9293, SND.WL1, SND.WL2).
         self.window = self.max_window = 0
         self.wl1 = self.wl2 = 0
         #: When ``handle_timeout`` is due; inf: never.
-        self.deadline = inf
+        self.deadline: float = inf
         #: Timeouts, or probes, in a row that brought nothing.
-        self.retries = 0
+        self.retries: int = 0
         #: Bytes accepted and not sent.
-        self.buffered = 0
+        self.buffered: int = 0
         #: A FIN follows what is buffered; it was sent.
         self.fin = self.fin_sent = False
-        self.retransmissions = 0
-        self.timeouts = 0
+        self.retransmissions: int = 0
+        self.timeouts: int = 0
         #: Since when what was written waits for any progress; and how long it may, None: for all retries.
-        self.stalled_since = 0.0
-        self.user_timeout = settings.user_timeout
+        self.stalled_since: float = 0.0
+        self.user_timeout: float | None = settings.user_timeout
         #: Size of one segment, larger than ``mss``, to try the path with; and that segment, once it was sent.
-        self.probe_size = 0
+        self.probe_size: int = 0
         self.probe: SentSegment | None = None
         self._settings = settings
         self._buffer: deque[bytes] = deque()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from math import inf
 
 from ..sequence import Position
@@ -17,6 +18,10 @@ class Teardown(Output):
     """The layer that knows the states after ESTABLISHED."""
 
     __slots__ = ()
+
+    on_change: Callable[[], None] | None
+    state: TcpState
+    deadline: float
 
     # --- commands ---
 

@@ -22,7 +22,7 @@ class Undo:
 
     def __init__(self) -> None:
         #: An episode is on, and nothing has shown it to be real.
-        self.active = False
+        self.active: bool = False
         self._since: Position = 0
         self._first_at = inf
         self._duplicates_due = 0

@@ -41,8 +41,8 @@ class Cubic:
     def __init__(self, mss: int, initial_segments: int = 10) -> None:
         self._mss = mss
         self._initial_segments = initial_segments
-        self.window = initial_segments * mss
-        self.threshold = _CEILING
+        self.window: int = initial_segments * mss
+        self.threshold: int = _CEILING
         self._hystart: HyStart | None = HyStart()
         #: ``window`` with its fraction, in segments, while in congestion avoidance.
         self._window = 0.0

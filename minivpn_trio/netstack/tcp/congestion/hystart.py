@@ -29,7 +29,7 @@ class HyStart:
 
     def __init__(self) -> None:
         #: Slow start should end now.
-        self.done = False
+        self.done: bool = False
         self._acked = 0
         self._round_end = 0
         self._last = self._current = inf

@@ -20,8 +20,8 @@ class NewReno:
     def __init__(self, mss: int, initial_segments: int = 10) -> None:
         self._mss = mss
         self._initial_segments = initial_segments
-        self.window = initial_segments * mss
-        self.threshold = _CEILING
+        self.window: int = initial_segments * mss
+        self.threshold: int = _CEILING
         self._hystart: HyStart | None = HyStart()
         #: Window and threshold before the last reduction.
         self._before: tuple[int, int] | None = None
