@@ -1,6 +1,8 @@
 """One TCP stream through the real server, ours and the C client in turn.
 
-``python -m benchmarks.end_to_end [--runs N] [--mebibytes M] [--json FILE]``, as root.
+``python -m benchmarks.end_to_end [--runs N] [--mebibytes M] [--json FILE] [--svg FILE]``, as root;
+with ``--streams N`` so many at once; with ``--rtt MS --loss PERCENT --jitter MS`` over a bad path (relay.py);
+with ``--cells`` a table of such paths, once each way and cell.
 
 The server, our client and the C client live in namespaces of their own, joined by veth pairs
 (``tests/interop/lab``). Both tunnels stay up and are used one after the other, run by run, so that
@@ -12,6 +14,7 @@ that survives a change of machine.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -19,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,10 +31,13 @@ from tests.interop.lab.lab import TUN_IPV4, Lab, Server
 from tests.interop.lab.namespaces import Namespace
 from tests.interop.lab.openvpn import OpenVPN, ServerOptions
 
+from .chart import chart
+
 __all__ = ["main"]
 
 ROOT = Path(__file__).parent.parent
 MIB = 1 << 20
+RELAY_PORT = 11940
 Who = Literal["ours", "c"]
 
 
@@ -43,7 +50,7 @@ class Traffic:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True
         )
 
-    def ask(self, **order: Any) -> dict[str, float]:
+    def ask(self, **order: Any) -> dict[str, Any]:
         """Have one transfer done."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -52,7 +59,7 @@ class Traffic:
         line = self._process.stdout.readline()
         if not line:
             raise SystemExit(f"the {order['do']} failed; see above")
-        answer: dict[str, float] = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         return answer
 
     def close(self) -> None:
@@ -84,10 +91,13 @@ def cpu_of(process: OpenVPN) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def transfer(traffic: Traffic, do: str, size: int, server: Server, client: OpenVPN | None) -> Run:
-    """One measured transfer; ends the program when a byte is missing."""
+def transfer(
+    traffic: Traffic, do: str, size: int, server: Server, client: OpenVPN | None, streams: int = 1
+) -> Run:
+    """One measured transfer of ``size`` bytes in all; ends the program when a byte is missing."""
     server_before, client_before = cpu_of(server), cpu_of(client) if client else 0.0
-    answer = traffic.ask(do=do, host=TUN_IPV4, bytes=size)
+    answer = traffic.ask(do=do, host=TUN_IPV4, bytes=size // streams, streams=streams)
+    size = size // streams * streams
     if answer["bytes"] != size:
         raise SystemExit(f"{do}: {answer['bytes']} of {size} bytes arrived")
     client_cpu = answer["cpu"] + (cpu_of(client) - client_before if client else 0.0)
@@ -99,19 +109,58 @@ def transfer(traffic: Traffic, do: str, size: int, server: Server, client: OpenV
     )
 
 
-def measure(lab: Lab, options: ServerOptions, *, runs: int, size: int, only: Who | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class NetworkPath:
+    """A path to the server: round trip and jitter in ms, loss in percent each way."""
+
+    rtt: float = 0.0
+    loss: float = 0.0
+    jitter: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.rtt or self.loss or self.jitter)
+
+    def __str__(self) -> str:
+        return f"{self.rtt:g} ms, {self.loss:g} % loss" + (f", jitter {self.jitter:g} ms" if self.jitter else "")
+
+
+@contextlib.contextmanager
+def relayed(lab: Lab, path: NetworkPath) -> Iterator[int | None]:
+    """The port of a relay beside the server; None where the path is the veth pair as it is."""
+    if not path:
+        yield None
+        return
+    command = lab.server_namespace.command(
+        sys.executable, "-m", "benchmarks.relay", str(RELAY_PORT), "1194",
+        "--delay", str(path.rtt / 2), "--loss", str(path.loss), "--jitter", str(path.jitter),
+    )  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                raise SystemExit("the relay did not start")
+            yield RELAY_PORT
+        finally:
+            process.kill()
+
+
+def measure(
+    lab: Lab, options: ServerOptions, *, runs: int, size: int, only: Who | None = None, streams: int = 1,
+    path: NetworkPath = NetworkPath(),
+) -> dict[str, Any]:  # fmt: skip
     """All runs against one server."""
     results: dict[str, Any] = {"connect": {}, "download": {}, "upload": {}}
-    with lab.server(options) as server:
+    with lab.server(options) as server, relayed(lab, path) as port:
         ends: dict[Who, tuple[Traffic, OpenVPN | None]] = {}
-        c_client = server.c_client()
+        c_client = server.c_client(port=port)  # type: ignore[arg-type]
         try:
             if only != "ours":
                 ends["c"] = (Traffic(lab.c_namespace, "plain"), c_client)
             if only != "c":
-                ends["ours"] = (Traffic(lab.our_namespace, "ours", str(server.profile_file())), None)
+                ends["ours"] = (Traffic(lab.our_namespace, "ours", str(server.profile_file(port=port))), None)
             connects: dict[Who, list[float]] = {who: [] for who in ends}
-            for _ in range(runs + 1):  # the first warms caches and imports
+            connects_wanted = max(runs, 1 if path else 11)
+            for _ in range(connects_wanted + 1):  # the first warms caches and imports
                 for who, (traffic, client) in ends.items():
                     if client is not None:
                         client.stop()
@@ -123,10 +172,10 @@ def measure(lab: Lab, options: ServerOptions, *, runs: int, size: int, only: Who
                 results["connect"][who] = {"first": seconds[0], "seconds": seconds[1:]}
             for do in ("download", "upload"):
                 done: dict[Who, list[Run]] = {who: [] for who in ends}
-                for number in range(runs + 1):
+                for number in range(runs + (not path)):
                     for who, (traffic, client) in ends.items():
-                        run = transfer(traffic, do, size, server, client)
-                        if number > 0:
+                        run = transfer(traffic, do, size, server, client, streams)
+                        if number > 0 or path:
                             done[who].append(run)
                 results[do] = {who: [asdict(run) for run in list_of_runs] for who, list_of_runs in done.items()}
         finally:
@@ -169,6 +218,42 @@ def _row(what: str, values: dict[str, float | None], cells: dict[str, str]) -> d
     return {**values, "ratio": ratio}
 
 
+#: Payload by round trip and loss: enough to leave slow start behind, and not for ever where it is slow.
+CELLS = [
+    *(NetworkPath(rtt, loss) for rtt in (0, 20, 100) for loss in (0, 0.1, 1, 3)),
+    NetworkPath(200, 0),
+    NetworkPath(20, 0, 5),
+]
+
+
+def cell_size(path: NetworkPath) -> int:
+    """Bytes to move over ``path`` in one run."""
+    if not path.rtt:
+        return 32 * MIB
+    if not path.loss:
+        return 64 * MIB if path.rtt >= 100 else 32 * MIB
+    return (4 * MIB if path.rtt < 50 else 1 * MIB) * (4 if path.loss < 0.5 else 1)
+
+
+def table_of_cells(lab: Lab, options: ServerOptions, runs: int) -> list[dict[str, Any]]:
+    """Every cell, ours beside the C client over the kernel's TCP; printed as it comes."""
+    rows: list[dict[str, Any]] = []
+    print(f"{'path':28}{'download, Mbit/s':>28}{'upload, Mbit/s':>28}")
+    for path in CELLS:
+        # The relay is in the way of all cells, of the good one too.
+        over = path or NetworkPath(0.02)
+        results = measure(lab, options, runs=runs, size=cell_size(path), path=over)
+        row: dict[str, Any] = {"path": str(path)}
+        cells = []
+        for do in ("download", "upload"):
+            ours, c = (median(results, do, who, "mbit_per_second") or 0.0 for who in ("ours", "c"))
+            row[do] = {"ours": ours, "c": c, "ratio": ours / c}
+            cells.append(f"{ours:.1f} / {c:.1f} = {ours / c:.2f}")
+        rows.append(row)
+        print(f"{path!s:28}{cells[0]:>28}{cells[1]:>28}", flush=True)
+    return rows
+
+
 def main() -> None:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(description="Throughput beside the C client, through the real server.")
@@ -177,14 +262,34 @@ def main() -> None:
     parser.add_argument("--transport", choices=("udp", "tcp"), default="udp")
     parser.add_argument("--cipher", default="AES-256-GCM")
     parser.add_argument("--only", choices=("ours", "c"), help="measure one side alone")
+    parser.add_argument("--streams", type=int, default=1, help="streams at once, which share the payload")
+    parser.add_argument("--rtt", type=float, default=0.0, help="round trip of the path, ms")
+    parser.add_argument("--loss", type=float, default=0.0, help="loss of the path, percent each way")
+    parser.add_argument("--jitter", type=float, default=0.0, help="jitter of the path, ms; reorders")
+    parser.add_argument("--cells", action="store_true", help="a table of paths")
     parser.add_argument("--json", type=Path, help="write every run to this file")
+    parser.add_argument("--svg", type=Path, help="draw every run into this file")
     arguments = parser.parse_args()
     options = ServerOptions(transport=arguments.transport, cipher=arguments.cipher, inner_ipv6=False)
     size = arguments.mebibytes * MIB
+    path = NetworkPath(arguments.rtt, arguments.loss, arguments.jitter)
     with tempfile.TemporaryDirectory() as folder, Lab(Path(folder)) as lab:
-        results = measure(lab, options, runs=arguments.runs, size=size, only=arguments.only)
+        if arguments.cells:
+            rows = table_of_cells(lab, options, arguments.runs)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+            return
+        results = measure(
+            lab, options, runs=arguments.runs, size=size, only=arguments.only, streams=arguments.streams, path=path
+        )
     print(f"{arguments.transport} {arguments.cipher}, {arguments.runs} runs of {arguments.mebibytes} MiB, medians")
     summary = report(results, size)
+    if arguments.svg:
+        title = f"One TCP stream, {arguments.transport.upper()}, {arguments.cipher}: Mbit/s of payload"
+        arguments.svg.write_text(chart(title, {
+            do: {who: [run["mbit_per_second"] for run in results[do][who]] for who in results[do]}
+            for do in ("download", "upload")
+        }))  # fmt: skip
     if arguments.json:
         about = {
             "transport": arguments.transport, "cipher": arguments.cipher, "bytes": size, "runs": arguments.runs,

@@ -2,8 +2,17 @@
 
 ``python -m benchmarks.traffic plain`` uses the kernel's TCP, as a program beside the C client does;
 ``python -m benchmarks.traffic ours PROFILE`` uses minivpn_trio. Both read one JSON order a line from
-stdin (``{"do": "download", "host": ..., "bytes": N}``, ``upload``, ``connect``) and write one JSON
-answer a line: seconds, bytes as counted at the receiving end, and processor seconds spent.
+stdin and write one JSON answer a line: seconds, bytes as counted at the receiving end, and processor seconds spent.
+
+==============  ===========================================  ============================================
+``do``          other fields                                 what
+==============  ===========================================  ============================================
+``download``    ``host``, ``bytes``, ``streams`` (1)         so many streams at once, ``bytes`` each
+``upload``      the same                                     the other way
+``echo``        ``host``, ``count``, ``bytes`` (64 or so),   round trips of UDP datagrams, one after the
+                ``load`` (0)                                 other; beside a download of ``load`` bytes
+``connect``     nothing                                      the tunnel down if it was up, and up again
+==============  ===========================================  ============================================
 
 The clock runs from before the TCP connection is opened until the last byte is here (download) or
 the receiver's count of all bytes is here (upload).
@@ -16,16 +25,20 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 __all__ = ["main"]
 
-HTTP_PORT, DISCARD_PORT = 80, 9
+HTTP_PORT, DISCARD_PORT, ECHO_PORT = 80, 9, 7
 #: What an application that cares about throughput hands over at once.
 CHUNK = bytes(range(256)) * 1024
 _READ = 1 << 18
+#: Between two echoes beside a bulk transfer, seconds.
+ECHO_PAUSE = 0.005
 
 
 def _cpu() -> float:
@@ -68,13 +81,45 @@ def plain_upload(host: str, size: int) -> int:
         return int(sock.recv(100))
 
 
+def plain_echo(host: str, count: int, size: int, load: int) -> list[float]:
+    """Round trips, seconds. A datagram that is lost (no answer within a second) counts as a second."""
+    times: list[float] = []
+    with ThreadPoolExecutor(1) as pool, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        bulk = pool.submit(plain_download, host, load) if load else None
+        sock.connect((host, ECHO_PORT))
+        sock.settimeout(1.0)
+        for number in range(count):
+            if bulk is not None and bulk.done():
+                break
+            message = number.to_bytes(4, "big") * (size // 4)
+            start = time.perf_counter()
+            sock.send(message)
+            try:
+                while sock.recv(2048) != message:
+                    pass
+            except TimeoutError:
+                pass
+            times.append(time.perf_counter() - start)
+            if load:
+                time.sleep(ECHO_PAUSE)
+        assert bulk is None or bulk.result() == load
+    return times
+
+
 def run_plain() -> None:
     """Take orders, with the kernel's TCP."""
     transfers = {"download": plain_download, "upload": plain_upload}
     for line in sys.stdin:
         order = json.loads(line)
         cpu, start = _cpu(), time.perf_counter()
-        count = transfers[order["do"]](order["host"], order["bytes"])
+        if order["do"] == "echo":
+            times = plain_echo(order["host"], order["count"], order["bytes"], order.get("load", 0))
+            _answer(times=times, cpu=_cpu() - cpu)
+            continue
+        streams = order.get("streams", 1)
+        with ThreadPoolExecutor(streams) as pool:
+            one = partial(transfers[order["do"]], order["host"])
+            count = sum(pool.map(one, [order["bytes"]] * streams))
         _answer(seconds=time.perf_counter() - start, bytes=count, cpu=_cpu() - cpu)
 
 
@@ -115,6 +160,45 @@ async def run_ours(profile: str) -> None:
             await stream.send_eof()
             return int(await stream.receive_some(100))
 
+    async def echo(host: str, count: int, size: int, load: int) -> list[float]:
+        times: list[float] = []
+        done = 0
+        async with trio.open_nursery() as nursery:
+
+            async def bulk() -> None:
+                nonlocal done
+                assert await download(host, load) == load
+                done = load
+
+            if load:
+                nursery.start_soon(bulk)
+            with dialer.open_udp_socket() as sock:
+                await sock.connect((host, ECHO_PORT))
+                for number in range(count):
+                    if load and done:
+                        break
+                    message = number.to_bytes(4, "big") * (size // 4)
+                    start = time.perf_counter()
+                    await sock.send(message)
+                    with trio.move_on_after(1.0):
+                        while await sock.recv(2048) != message:
+                            pass
+                    times.append(time.perf_counter() - start)
+                    if load:
+                        await trio.sleep(ECHO_PAUSE)
+        return times
+
+    async def several(transfer: Callable[[str, int], Awaitable[int]], host: str, size: int, streams: int) -> int:
+        counts: list[int] = []
+
+        async def one() -> None:
+            counts.append(await transfer(host, size))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(streams):
+                nursery.start_soon(one)
+        return sum(counts)
+
     transfers = {"download": download, "upload": upload}
     async with AsyncExitStack() as stack:
         async for order in orders():
@@ -124,8 +208,11 @@ async def run_ours(profile: str) -> None:
                 start = time.perf_counter()
                 dialer = await stack.enter_async_context(open_tun_dialer(profile))
                 _answer(seconds=time.perf_counter() - start, cpu=_cpu() - cpu)
+            elif order["do"] == "echo":
+                times = await echo(order["host"], order["count"], order["bytes"], order.get("load", 0))
+                _answer(times=times, cpu=_cpu() - cpu)
             else:
-                count = await transfers[order["do"]](order["host"], order["bytes"])
+                count = await several(transfers[order["do"]], order["host"], order["bytes"], order.get("streams", 1))
                 _answer(seconds=time.perf_counter() - start, bytes=count, cpu=_cpu() - cpu)
 
 
