@@ -29,6 +29,7 @@ __all__ = [
     "IcmpEndpoint",
     "IcmpStack",
     "Quote",
+    "answer_echo",
     "echo_reply",
     "error_of",
     "is_error",
@@ -95,6 +96,45 @@ def echo_reply(message: IcmpMessage) -> IcmpMessage | None:
     if message.type != request or message.code:
         return None
     return IcmpMessage(message.dst, message.src, reply, 0, message.rest, message.payload)
+
+
+def answer_echo(packet: bytes) -> bytes | None:
+    """The whole answer to ``packet``, if that is a plain, intact echo request: without IP options, extension headers or
+    fragments. None for everything else, which ``scapy_wire`` and ``echo_reply`` see to, with the same result."""
+    size = len(packet)
+    if size < 28:
+        return None
+    if packet[0] == 0x45:
+        if packet[9] != _ICMP or packet[6] & 0x3F or packet[7] or packet[2] << 8 | packet[3] != size:
+            return None
+        if packet[20] != _ECHO_REQUEST or packet[21]:
+            return None
+        if int.from_bytes(packet[:20], "big") % 65535 or _sum(packet[20:]):
+            return None
+        addresses = packet[16:20] + packet[12:16]
+        head = packet[:1] + b"\0" + packet[2:4] + b"\0\0\x40\0\x40\x01"
+        checksum = 65535 - int.from_bytes(head + b"\0\0" + addresses, "big") % 65535
+        ip = head + checksum.to_bytes(2, "big") + addresses
+        start, reply = 20, bytes((_ECHO_REPLY, 0))
+        summed = reply + packet[24:]
+    elif packet[0] >> 4 == 6 and size >= 48:
+        length = size - 40
+        if packet[6] != _ICMPV6 or packet[4] << 8 | packet[5] != length:
+            return None
+        if packet[40] != _ECHO_REQUEST_6 or packet[41] or _sum(packet[8:], length + _ICMPV6):
+            return None
+        addresses = packet[24:40] + packet[8:24]
+        ip = b"\x60\0\0\0" + packet[4:6] + bytes((_ICMPV6, 64)) + addresses
+        start, reply = 40, bytes((_ECHO_REPLY_6, 0))
+        summed = addresses + length.to_bytes(4, "big") + bytes((0, _ICMPV6)) + reply + packet[44:]
+    else:
+        return None
+    return ip + reply + (65535 - _sum(summed)).to_bytes(2, "big") + packet[start + 4 :]
+
+
+def _sum(data: bytes, more: int = 0) -> int:
+    """The sum of ``data``'s 16-bit words and ``more``, modulo 65535; 0 if a checksum in it holds."""
+    return ((int.from_bytes(data, "big") << (len(data) & 1) * 8) + more) % 65535
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,11 @@ ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION_OPTIONS, _NO_NEXT_HEADER = 0, 43, 44, 60, 59
 
+#: Loose and strict.
+_SOURCE_ROUTES = {131, 137}
+#: What a fragmented datagram may begin with; hop-by-hop options stand before the fragment header.
+_AFTER_REASSEMBLY = {_ROUTING, _DESTINATION_OPTIONS}
+
 #: More extension headers than this in one packet is an attack, not a use.
 _MAX_EXTENSION_HEADERS = 8
 
@@ -224,7 +229,10 @@ def parse_untrusted(packet: bytes) -> Parsed:
 
 def parse_transport_untrusted(datagram: IpPayload) -> TcpSegment | UdpDatagram | IcmpMessage:
     """What a whole, perhaps reassembled, datagram carries. Raises only ProtocolError."""
-    protocol, ipv4 = datagram.protocol, len(datagram.src) == 4
+    ipv4 = len(datagram.src) == 4
+    if not ipv4 and datagram.protocol in _AFTER_REASSEMBLY:
+        datagram = _fenced(partial(_skip_extensions, datagram))
+    protocol = datagram.protocol
     if protocol == TCP:
         return _fenced(partial(_parse_tcp, datagram))
     if protocol == UDP:
@@ -248,10 +256,42 @@ def _parse_ipv4(packet: bytes) -> IpPayload | Fragment:
     protocol = _number(header.proto, 8)
     offset = _number(header.frag, 13) * 8
     more = bool(_number(int(header.flags), 3) & 1)
+    _check_ipv4_options(packet[_IPV4_HEADER:header_length])
     payload = packet[header_length:length]
     if not offset and not more:
         return IpPayload(src, dst, protocol, payload)
     return _fragment(src, dst, protocol, _number(header.id, 16), offset, more, payload)
+
+
+def _check_ipv4_options(options: bytes) -> None:
+    """Drop what was routed by its sender, as every host does today (RFC 7126, 4.3 and 4.4), and lists that
+    make no sense. All other options are skipped."""
+    at = 0
+    while at < len(options) and options[at]:
+        if options[at] == 1:
+            at += 1
+            continue
+        size = options[at + 1] if at + 1 < len(options) else 0
+        if size < 2 or at + size > len(options):
+            raise ProtocolError(DropReason.MALFORMED, "IPv4 options")
+        if options[at] in _SOURCE_ROUTES:
+            raise ProtocolError(DropReason.MALFORMED, "a source route")
+        at += size
+
+
+def _check_ipv6_options(options: bytes) -> None:
+    """Drop the packet if an option's type says so: none but padding is known here, and the two highest bits tell
+    what who does not know it has to do (RFC 8200, 4.2)."""
+    at = 0
+    while at < len(options):
+        if not options[at]:
+            at += 1
+            continue
+        if at + 2 > len(options) or at + 2 + options[at + 1] > len(options):
+            raise ProtocolError(DropReason.MALFORMED, "IPv6 options")
+        if options[at] >> 6:
+            raise ProtocolError(DropReason.MALFORMED, "an IPv6 option that must be known")
+        at += 2 + options[at + 1]
 
 
 def _fragment(
@@ -272,9 +312,20 @@ def _parse_ipv6(packet: bytes) -> IpPayload | Fragment:
     end = _IPV6_HEADER + _number(header.plen, 16)
     if end > len(packet):
         raise _too_short("IPv6 payload length")
-    src, dst = _packed(header.src), _packed(header.dst)
-    following = _number(header.nh, 8)
-    at = _IPV6_HEADER
+    return _walk(_packed(header.src), _packed(header.dst), _number(header.nh, 8), packet[:end], _IPV6_HEADER)
+
+
+def _skip_extensions(datagram: IpPayload) -> IpPayload:
+    """What stands behind the extension headers that a reassembled datagram begins with."""
+    found = _walk(datagram.src, datagram.dst, datagram.protocol, datagram.payload, 0)
+    if isinstance(found, Fragment):
+        raise ProtocolError(DropReason.FRAGMENT, "a fragment of a fragment")
+    return found
+
+
+def _walk(src: Address, dst: Address, following: int, packet: bytes, at: int) -> IpPayload | Fragment:
+    """Go through the extension headers of ``packet`` from ``at`` on, the first of which is ``following``."""
+    layers, end = _load(), len(packet)
     for _ in range(_MAX_EXTENSION_HEADERS):
         if following not in {_HOP_BY_HOP, _ROUTING, _DESTINATION_OPTIONS, _FRAGMENT}:
             return IpPayload(src, dst, following, packet[at:end])
@@ -294,9 +345,12 @@ def _parse_ipv6(packet: bytes) -> IpPayload | Fragment:
             raise ProtocolError(DropReason.MALFORMED, "hop-by-hop options out of place")
         if following == _ROUTING and packet[at + 3]:
             raise ProtocolError(DropReason.MALFORMED, "a routing header with segments left (RFC 5095)")
-        following, at = packet[at], at + 8 + packet[at + 1] * 8
-        if at > end:
+        behind = at + 8 + packet[at + 1] * 8
+        if behind > end:
             raise _too_short("IPv6 extension header")
+        if following != _ROUTING:
+            _check_ipv6_options(packet[at + 2 : behind])
+        following, at = packet[at], behind
     raise ProtocolError(DropReason.LIMIT, "too many IPv6 extension headers")
 
 

@@ -34,8 +34,8 @@ from ..items import Burst
 from ..packet.ids import RandomBytes
 from ..stats import NetstackStats
 from . import scapy_wire
-from .fragments import FragmentTable
-from .icmp import IcmpEndpoint, echo_reply, error_of, is_error, mtu_of, quote_untrusted
+from .fragments import FragmentTable, split
+from .icmp import IcmpEndpoint, answer_echo, echo_reply, error_of, is_error, mtu_of, quote_untrusted
 from .numbering import Numbering
 from .packets import ACK, FIN, RST, SYN, Address, Fragment, IcmpMessage, TcpSegment, UdpDatagram
 from .pmtu import PathMtus
@@ -78,8 +78,9 @@ class Limits:
     buffer_growth: int = 64 * 1024 * 1024
     #: What all UDP sockets together may have queued.
     datagrams: int = 16 * 1024 * 1024
-    #: RSTs, ICMP errors and echo replies a second, each kind on its own.
+    #: RSTs and ICMP errors a second, each kind on its own.
     answers_per_second: int = 100
+    echoes_per_second: int = 2000
 
 
 class _Allowance:
@@ -157,7 +158,8 @@ class Stack:
         self._starved: dict[TcpConnection, None] = {}
         self._grown = self._queued_datagrams = 0
         rate = self.limits.answers_per_second
-        self._resets, self._errors, self._echoes = (_Allowance(rate, now) for _ in range(3))
+        self._resets, self._errors = (_Allowance(rate, now) for _ in range(2))
+        self._echoes = _Allowance(self.limits.echoes_per_second, now)
 
         self._packets_in = self._packets_out = self._slow = 0
         self._retransmissions = self._timeouts = 0
@@ -212,6 +214,10 @@ class Stack:
     def _handle_singly(self, packet: bytes, now: float) -> None:
         try:
             parsed: TcpSegment | UdpDatagram | IcmpMessage | None = read_udp(packet)
+            if parsed is None and (answer := answer_echo(packet)) is not None:
+                self._check_addresses(_source(packet), _destination(packet))
+                self._echo(answer, now)
+                return
             if parsed is None:
                 parsed = self._parse_slowly(packet, now)
             if parsed is not None:
@@ -577,13 +583,20 @@ class Stack:
             return
         answer = echo_reply(message)
         if answer is not None:
-            if self._echoes.take(now):
-                self.emit(scapy_wire.build_icmp(answer))
+            self._echo(scapy_wire.build_icmp(answer), now)
             return
         endpoint = self._icmp.get(message.rest >> 16)
         if endpoint is None:
             raise ProtocolError(DropReason.NO_SOCKET)
         endpoint.handle_message(message)
+
+    def _echo(self, answer: bytes, now: float) -> None:
+        """Send an echo reply: as large as the request, so perhaps in fragments."""
+        if not self._echoes.take(now):
+            return
+        mtu = self.mtu_to(_destination(answer))
+        for piece in [answer] if len(answer) <= mtu else split(answer, mtu, self.next_ident()):
+            self.emit(piece)
 
     def _handle_icmp_error(self, message: IcmpMessage, now: float) -> None:
         """Believed only if the packet that it quotes may be one of ours (RFC 5927)."""
@@ -769,8 +782,13 @@ class Stack:
 
     @property
     def undelivered(self) -> bool:
-        """Whether a connection holds data, or the end of a stream, that its peer has not acknowledged."""
-        senders = (connection.sender for connection in self._connections.values() if connection.connected)
+        """Whether a connection holds data, or the end of a stream, that its peer, who is not ourselves, has not
+        acknowledged."""
+        senders = (
+            connection.sender
+            for connection in self._connections.values()
+            if connection.connected and not self.is_own(connection.remote[0])
+        )
         return any(sender.unacknowledged or (sender.fin and not sender.done) for sender in senders)
 
     def stats(self) -> NetstackStats:
@@ -798,6 +816,10 @@ def _is_host(address: Address) -> bool:
 def is_loopback(address: Address) -> bool:
     """127.0.0.0/8 and ::1."""
     return address[0] == 127 if len(address) == 4 else address == _LOOPBACK[16]
+
+
+def _source(packet: bytes) -> Address:
+    return packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
 
 
 def _destination(packet: bytes) -> Address:

@@ -110,6 +110,22 @@ async def test_lingering_is_bounded(autojump_clock: MockClock) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_nobody_lingers_for_himself(autojump_clock: MockClock) -> None:
+    """What was sent to ourselves and not read would never be."""
+    async with open_vpn_server(listen=False) as server:
+        async with open_tun_dialer(server.client_config(), server.memory_dialer()) as dialer:
+            with dialer.as_trio_sockets():
+                listener, *others = await trio.open_tcp_listeners(PORT)
+                stream = await trio.open_tcp_stream("127.0.0.1", PORT)
+                with trio.move_on_after(1):
+                    while True:
+                        await stream.send_all(bytes(100_000))
+            leaving = trio.current_time()
+        assert trio.current_time() - leaving < 0.1
+        for each in (stream, listener, *others):
+            await trio.aclose_forcefully(each)
+
+
 @pytest.mark.parametrize("how", ["raise", "cancel"])
 async def test_only_a_clean_end_lingers(autojump_clock: MockClock, how: str) -> None:
     async with open_vpn_server(listen=False) as server, trio.open_nursery() as nursery:

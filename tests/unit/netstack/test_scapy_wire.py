@@ -9,7 +9,7 @@ import pytest
 
 from minivpn_trio.errors import DropReason, ProtocolError
 from minivpn_trio.netstack import scapy_wire
-from minivpn_trio.netstack.packets import ACK, SYN, Fragment, IcmpMessage, TcpSegment, UdpDatagram
+from minivpn_trio.netstack.packets import ACK, SYN, Fragment, IcmpMessage, IpPayload, TcpSegment, UdpDatagram
 
 A4, B4 = bytes([10, 8, 0, 6]), bytes([10, 8, 0, 1])
 A6, B6 = bytes.fromhex("fd00" + "0" * 27 + "6"), bytes.fromhex("fd00" + "0" * 27 + "1")
@@ -259,3 +259,45 @@ assert NetworkInterfaceDict.reload.__module__ == NetworkInterfaceDict.load_confi
 assert NetworkInterfaceDict.reload.__name__ == "reload"
 """
     )
+
+
+def test_options_that_decide_about_their_packet() -> None:
+    """RFC 8200, 4.2: who does not know a type skips it (00) or drops the packet. IPv4 source routes go too."""
+    body = scapy_wire.build_udp(UdpDatagram(A6, B6, 1, 2, b"hello"))[40:]
+    for kind, passes in ((0x05, True), (0x1E, True), (0x45, False), (0x85, False), (0xC2, False)):
+        for header in (0, 60):
+            options = bytes((17, 0, kind, 2, 0, 0, 0, 0))
+            if passes:
+                parsed = scapy_wire.parse_untrusted(ipv6(header, options + body))
+                assert isinstance(parsed, UdpDatagram)
+                assert parsed.payload == b"hello"
+            else:
+                assert drop(ipv6(header, options + body)) is DropReason.MALFORMED
+    assert drop(ipv6(60, bytes((17, 0, 1, 9, 0, 0, 0, 0)) + body)) is DropReason.MALFORMED
+    plain = scapy_wire.build_udp(UdpDatagram(A4, B4, 1, 2, b"hello"))
+    for options, passes in (
+        (bytes((7, 4, 4, 0)), True), (bytes((1, 1, 148, 4, 0, 0, 0, 0)), True), (bytes((131, 4, 4, 0)), False),
+        (bytes((1, 137, 3, 4)), False), (bytes((7, 9, 4, 0)), False), (bytes((7, 1, 4, 0)), False),
+        (bytes((0, 131, 3, 0)), True),
+    ):  # fmt: skip
+        size = 20 + len(options)
+        head = bytes((0x40 | size // 4, 0)) + (len(plain) + len(options)).to_bytes(2, "big") + plain[4:10]
+        checksum = 65535 - int.from_bytes(head + b"\0\0" + plain[12:20] + options, "big") % 65535
+        packet = head + checksum.to_bytes(2, "big") + plain[12:20] + options + plain[20:]
+        if passes:
+            assert isinstance(scapy_wire.parse_untrusted(packet), UdpDatagram)
+        else:
+            assert drop(packet) is DropReason.MALFORMED
+
+
+def test_extension_headers_behind_the_fragment_header() -> None:
+    udp = scapy_wire.build_udp(UdpDatagram(A6, B6, 1, 2, b"hello"))[40:]
+    padding = bytes((17, 0, 1, 4, 0, 0, 0, 0))
+    parsed = scapy_wire.parse_transport_untrusted(IpPayload(A6, B6, 60, padding + udp))
+    assert isinstance(parsed, UdpDatagram)
+    assert parsed.payload == b"hello"
+    nested = bytes((17, 0, 0, 1, 0, 0, 0, 9))
+    to_fragment = bytes((44, 0, 1, 4, 0, 0, 0, 0))
+    for protocol, payload in ((44, nested + udp), (0, padding + udp), (60, to_fragment + nested + udp)):
+        with pytest.raises(ProtocolError):
+            scapy_wire.parse_transport_untrusted(IpPayload(A6, B6, protocol, payload))
