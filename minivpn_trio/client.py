@@ -50,8 +50,19 @@ from .errors import (
     TransportError,
     TunnelClosed,
 )
-from .events import Challenged, Closed, DialDone, DialStarted, Event, Ready, Reconnecting, SessionState, Warned
-from .items import Burst
+from .events import (
+    Challenged,
+    Closed,
+    DialDone,
+    DialStarted,
+    Event,
+    Ready,
+    Reconnecting,
+    SessionState,
+    TunnelChanged,
+    Warned,
+)
+from .items import Burst, TunnelUp
 from .networkio.dial import DialerContext, Endpoint, dial, over_stream, resolve
 from .networkio.transports import Transport
 from .packet.ids import RandomBytes, Role
@@ -156,7 +167,7 @@ class Client(trio.abc.Channel[Burst]):
         )
 
     def on_tunnel_info(self, listener: Callable[[TunnelInfo], None]) -> None:
-        """Call ``listener`` whenever the server's pushed options arrive again (reconnection)."""
+        """Call ``listener`` whenever the server's options arrive again: by a reconnection or PUSH_UPDATE."""
         self._info_listeners.append(listener)
 
     async def receive(self) -> Burst:
@@ -223,12 +234,16 @@ class Client(trio.abc.Channel[Burst]):
         """Keep the tunnel up until it must end. Before the first Ready errors go to the starter."""
         started = False
 
-        def up(info: TunnelInfo) -> None:
+        def up(news: TunnelUp) -> None:
             nonlocal started
+            info = news.info
             first, self._info = self._info is None, info
             ipv4 = str(info.ipv4.ip) if info.ipv4 else None
             ipv6 = str(info.ipv6.ip) if info.ipv6 else None
-            self.emit(Ready(time=trio.current_time(), ipv4=ipv4, ipv6=ipv6))
+            if news.changed:
+                self.emit(TunnelChanged(time=trio.current_time(), changed=news.changed))
+            else:
+                self.emit(Ready(time=trio.current_time(), ipv4=ipv4, ipv6=ipv6))
             for listener in list(self._info_listeners):
                 self._call(listener, info)
             if first:
@@ -252,7 +267,7 @@ class Client(trio.abc.Channel[Burst]):
             if started:
                 self.emit(Closed(time=trio.current_time(), reason=reason))
 
-    async def _first_rounds(self, up: Callable[[TunnelInfo], None]) -> None:
+    async def _first_rounds(self, up: Callable[[TunnelUp], None]) -> None:
         """Try every remote until one has carried a tunnel and lost it (returns), or none is left (raises)."""
         rounds = self.config.connect_retry_max or 1
         failures: list[ConnectError] = []
@@ -268,7 +283,7 @@ class Client(trio.abc.Channel[Burst]):
                 furthest.add_note(f"tried as well: {failure}")
         raise furthest
 
-    async def _reconnect_for_ever(self, up: Callable[[TunnelInfo], None]) -> None:
+    async def _reconnect_for_ever(self, up: Callable[[TunnelUp], None]) -> None:
         attempt = 0
         while True:
             attempt = 1 if self._was_stable() else attempt + 1
@@ -298,7 +313,7 @@ class Client(trio.abc.Channel[Burst]):
         delay = self.config.connect_retry * 2.0 ** min(doublings, 32)
         return min(delay, max(self.config.connect_retry, self.config.connect_retry_max_delay))
 
-    async def _one_round(self, up: Callable[[TunnelInfo], None], failures: list[ConnectError]) -> bool:
+    async def _one_round(self, up: Callable[[TunnelUp], None], failures: list[ConnectError]) -> bool:
         """Try each address of each remote. True: a tunnel was up and is lost. False: none came up."""
         for remote in self._remotes():
             try:
@@ -342,7 +357,7 @@ class Client(trio.abc.Channel[Burst]):
         self._stay_with = None
         return remotes
 
-    async def _logins(self, endpoint: Endpoint, up: Callable[[TunnelInfo], None]) -> None:
+    async def _logins(self, endpoint: Endpoint, up: Callable[[TunnelUp], None]) -> None:
         """One connection; and again, as long as a login was refused and another one may do."""
         while True:
             self._login.begin()
@@ -366,7 +381,7 @@ class Client(trio.abc.Channel[Burst]):
         self.emit(Challenged(time=trio.current_time(), challenge=challenge))
         return None if self._on_challenge is None else await self._on_challenge(challenge)
 
-    async def _one_connection(self, endpoint: Endpoint, up: Callable[[TunnelInfo], None]) -> None:
+    async def _one_connection(self, endpoint: Endpoint, up: Callable[[TunnelUp], None]) -> None:
         """One transport and what runs over it; ends only with an exception."""
         remote = endpoint.remote
         self.emit(DialStarted(time=trio.current_time(), host=endpoint.host, port=remote.port, proto=remote.proto))
@@ -391,13 +406,13 @@ class Client(trio.abc.Channel[Burst]):
         self._connection = connection
         was_up = False
 
-        def came_up(info: TunnelInfo) -> None:
+        def came_up(news: TunnelUp) -> None:
             nonlocal was_up
             self._reconnections += not was_up and self._info is not None
             if not was_up:
                 self._up_at = trio.current_time()
             was_up = True
-            up(info)
+            up(news)
 
         try:
             await connection.run(came_up)

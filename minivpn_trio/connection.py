@@ -14,7 +14,6 @@ import trio
 
 from .challenge import Challenge, ChallengeKind
 from .config.model import TunnelConfig
-from .config.tunnel_info import TunnelInfo
 from .controlchannel import worker as controlchannel_worker
 from .controlchannel.channel import ControlChannel
 from .datachannel import worker as datachannel_worker
@@ -133,10 +132,10 @@ class Connection:
         self._is_datagram = not transport.is_stream
         self._exit_notify = max(config.explicit_exit_notify, 1)
 
-    async def run(self, came_up: Callable[[TunnelInfo], None]) -> None:
+    async def run(self, came_up: Callable[[TunnelUp], None]) -> None:
         """Run until the connection fails; never returns normally.
 
-        ``came_up`` is called with each TunnelInfo. Raises ConnectError or one of its kinds, or
+        ``came_up`` is called with each TunnelUp. Raises ConnectError or one of its kinds, or
         TunnelClosed. Cancelled, it says goodbye to the server first. Closes the transport.
         """
         with Pipes(Lifetime.CONNECTION, self._client_pipes.drops) as pipes:
@@ -258,12 +257,12 @@ class Connection:
             answer = await on_challenge(challenge)
             await pipes.waiting("challenge", "tlssession.worker").send(ChallengeAnswer(challenge, answer))
 
-    async def _listen(self, pipes: Pipes, came_up: Callable[[TunnelInfo], None]) -> None:
+    async def _listen(self, pipes: Pipes, came_up: Callable[[TunnelUp], None]) -> None:
         inlet = pipes.inlet("client")
         while True:
             item: TunnelUp = await inlet.receive()
             self._was_up = True
-            came_up(item.info)
+            came_up(item)
 
     def _verdict(self, group: BaseExceptionGroup[BaseException]) -> Exception | None:
         """The one exception that says why the connection ended; None when it was only cancelled."""

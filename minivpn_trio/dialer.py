@@ -149,9 +149,9 @@ class TunDialer:
             await trio.lowlevel.checkpoint()
 
     def _up_again(self, info: TunnelInfo) -> None:
-        """The tunnel was re-established. Connections live on if our addresses are the same."""
+        """The tunnel was re-established, or changed. Connections live on if our addresses are still there."""
         before, self._addresses = self._addresses, _addresses(info)
-        if self._addresses != before:
+        if not set(before) <= set(self._addresses):
             self._pump.fail()
         self._pump.run(self.stack.reconfigure, info, trio.current_time())
 

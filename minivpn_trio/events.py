@@ -28,6 +28,7 @@ __all__ = [
     "SessionState",
     "TLSHandshakeDone",
     "TLSHandshakeStarted",
+    "TunnelChanged",
     "Warned",
 ]
 
@@ -136,6 +137,14 @@ class Ready(Event):
 
     ipv4: str | None
     ipv6: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelChanged(Event):
+    """The server changed the live tunnel (PUSH_UPDATE). ``tunnel_info`` says what is true now; ``changed`` names
+    its fields that were different before."""
+
+    changed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

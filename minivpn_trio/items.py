@@ -20,6 +20,7 @@ __all__ = [
     "ControlBurst",
     "DataChannelKey",
     "ExpectKey",
+    "KeepaliveTimes",
     "OpenKey",
     "RekeyWanted",
     "RemoteBound",
@@ -148,6 +149,20 @@ class TunnelUp:
     the server changed."""
 
     info: TunnelInfo
+    #: Names of the fields of ``info`` that a PUSH_UPDATE changed; empty when the tunnel came up.
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeepaliveTimes:
+    """tlssession tells datachannel: the server changed the keepalive of the live tunnel. Seconds; 0: off.
+
+    See ``DataChannelKey`` for what each means.
+    """
+
+    ping: float
+    ping_restart: float
+    ping_exit: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ EDGES: tuple[Edge, ...] = (
     # sideways
     Edge("tlssession.worker", "packetmuxer.move_down", "RenegotiationKey", 8, WAIT,
          "it shares the inlet of the control packets, so it is there before the soft reset that needs it"),
-    Edge("tlssession.worker", "datachannel.keeper", "DataChannelKey", 8, WAIT, "keys are few and the keeper is quick"),
+    Edge("tlssession.worker", "datachannel.keeper", "DataChannelKey | KeepaliveTimes", 8, WAIT,
+         "keys are few and the keeper is quick"),
     Edge("datachannel.keeper", "packetmuxer.move_down", "Burst", 8, WAIT, "pings queue like data"),
     Edge("datachannel.keeper", "tlssession.worker", "RekeyWanted", 64, DROP, "said again while it stays true"),
     Edge("tlssession.worker", "client", "TunnelUp", 16, WAIT, "the client always listens"),

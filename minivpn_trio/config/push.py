@@ -6,7 +6,6 @@ may not decide: who we trust, what we run, and a cipher that we did not offer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from typing import TypeVar
@@ -14,6 +13,8 @@ from typing import TypeVar
 from ..errors import ConnectError, Stage
 from .model import AEAD_CIPHERS, SMALL_BLOCK_CIPHERS, SMALL_BLOCK_RENEG_BYTES, TunnelConfig
 from .mss import Encapsulation, fragment_limit, mss_limits
+from .pull_filter import filter_push
+from .push_update import Updated, apply_update
 from .pushed import PushAssembler, PushedOptions, parse_parameters, parse_push
 from .tunnel_info import TunnelInfo
 
@@ -21,6 +22,8 @@ __all__ = [
     "NegotiatedTunnel",
     "PushAssembler",
     "PushedOptions",
+    "Updated",
+    "apply_update",
     "choose_cipher",
     "filter_push",
     "merge",
@@ -83,26 +86,6 @@ class NegotiatedTunnel:
     def epoch(self) -> bool:
         """AEAD packets are in the epoch format."""
         return "aead-epoch" in self.protocol_flags
-
-
-def filter_push(config: TunnelConfig, options: Sequence[str]) -> list[str]:
-    """Apply the profile's ``pull-filter`` rules: the first whose text an option begins with counts.
-
-    Raises ConnectError for an option that a rule rejects.
-    """
-    kept = []
-    for option in options:
-        text = option.lstrip()
-        action = next((action for action, prefix in config.pull_filters if text.startswith(prefix)), "accept")
-        if action == "reject":
-            raise ConnectError(
-                "the server pushed an option that a pull-filter of the profile rejects",
-                stage=Stage.PUSH,
-                remedy="change the pull-filter, or ask the server's operator",
-            )
-        if action == "accept":
-            kept.append(option)
-    return kept
 
 
 def choose_cipher(config: TunnelConfig, pushed: PushedOptions, occ_cipher: str | None) -> str:

@@ -53,6 +53,8 @@ class PushDraft:
         self.flags: set[str] = set()
         self.ignored: dict[str, None] = {}
         self.warnings: dict[str, None] = {}
+        #: Something could not be used.
+        self.unusable = False
 
     def warn(self, text: str) -> None:
         """Note something that the user should hear of, once."""

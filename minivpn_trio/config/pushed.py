@@ -15,7 +15,7 @@ from ..errors import ConnectError, Stage
 from .lexer import LexError, split_line
 from .push_options import HANDLERS, REFUSED, UNUSED, Nonsense, PushDraft
 
-__all__ = ["MAX_OPTION", "MAX_PUSH", "PushAssembler", "PushedOptions", "parse_parameters", "parse_push"]
+__all__ = ["MAX_OPTION", "MAX_OPTIONS", "MAX_PUSH", "PushAssembler", "PushedOptions", "parse_parameters", "parse_push"]
 
 #: Characters in one option (reference: options.h, OPTION_PARM_SIZE).
 MAX_OPTION = 256
@@ -26,22 +26,26 @@ MAX_OPTIONS = 8192
 
 
 class PushAssembler:
-    """Puts the messages of one push together (``push-continuation``)."""
+    """Puts the messages of one push together (``push-continuation``).
 
-    def __init__(self) -> None:
+    ``word`` is what each begins with: ``PUSH_REPLY`` or ``PUSH_UPDATE``.
+    """
+
+    def __init__(self, word: str = "PUSH_REPLY") -> None:
+        self._word = word
         self._options: list[str] = []
         self._size = 0
 
     def add(self, message: str) -> list[str] | None:
-        """Take one message, ``PUSH_REPLY`` and its commas included.
+        """Take one message, its first word and its commas included.
 
         Returns all options of the push once it is complete, and starts over;
         None when the message announced another one. Raises ConnectError when
-        the push grows beyond 64 KiB or 8192 options, or is no PUSH_REPLY.
+        the push grows beyond 64 KiB or 8192 options, or begins with another word.
         """
         head, _, body = message.partition(",")
-        if head != "PUSH_REPLY":
-            raise ConnectError("the message is no PUSH_REPLY", stage=Stage.PUSH)
+        if head != self._word:
+            raise ConnectError(f"the message is no {self._word}", stage=Stage.PUSH)
         self._size += len(message)
         options = [option for option in body.split(",") if option]
         if self._size > MAX_PUSH or len(self._options) + len(options) > MAX_OPTIONS:
@@ -112,6 +116,8 @@ class PushedOptions:
     ignored: tuple[str, ...] = ()
     #: What is wrong with the push, in words, without its values.
     warnings: tuple[str, ...] = ()
+    #: An option had a value that makes no sense, or could not be read at all.
+    unusable: bool = False
     #: The options as they came: needed to apply the profile's ``pull-filter``.
     raw: tuple[str, ...] = field(default=(), repr=False)
 
@@ -144,6 +150,7 @@ def parse_parameters(
 ) -> PushedOptions:
     """Parse options that are cut into parameters already; see ``parse_push``."""
     draft = PushDraft()
+    draft.unusable = bool(warnings)
     for text in warnings:
         draft.warn(text)
     for name, *values in options:
@@ -161,6 +168,7 @@ def parse_parameters(
             reason = str(error) if isinstance(error, Nonsense) else "not an address"
             draft.warn(f"{name} was pushed with a value that makes no sense ({reason}); it was ignored")
             draft.ignored.setdefault(name)
+            draft.unusable = True
     return _finished(draft, raw)
 
 
@@ -177,5 +185,6 @@ def _finished(draft: PushDraft, raw: tuple[str, ...]) -> PushedOptions:
         protocol_flags=frozenset(draft.flags),
         ignored=tuple(draft.ignored),
         warnings=tuple(draft.warnings),
+        unusable=draft.unusable,
         raw=raw,
     )

@@ -17,7 +17,7 @@ from itertools import groupby
 
 from ..errors import DropReason, ProtocolError, TunnelClosed
 from ..events import SessionState
-from ..items import Burst, DataChannelKey
+from ..items import Burst, DataChannelKey, KeepaliveTimes
 from ..packet.ids import RandomBytes, Role, next_key_id
 from ..packet.opcodes import KEY_ID_MASK, OPCODE_SHIFT, Opcode
 from ..packet.replay import DEFAULT_REPLAY_TIME, DEFAULT_REPLAY_WINDOW
@@ -121,6 +121,14 @@ class DataChannel:
         self._wake()
         if self._early and self.on_early is not None:
             self.on_early()
+
+    def change_keepalive(self, times: KeepaliveTimes, now: float) -> None:
+        """Use other silences from now on. Ignored without a key, which brings its own."""
+        if len(self._slots):
+            self._keepalive.configure(
+                ping=times.ping, ping_restart=times.ping_restart, ping_exit=times.ping_exit, now=now
+            )
+            self._wake()
 
     def goodbye(self, now: float) -> Burst:
         """The datagram that tells the peer that we leave (OCC EXIT); empty before the first key."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import trio
 
-from ..items import Burst, DataChannelKey, RekeyWanted
+from ..items import Burst, DataChannelKey, KeepaliveTimes, RekeyWanted
 from ..ports import DroppingOutlet, Inlet, WaitingOutlet, stepped
 from .channel import DataChannel
 
@@ -72,7 +72,7 @@ async def move_down(channel: DataChannel, *, inlet: Inlet[Burst], outlet: Waitin
 async def keeper(
     channel: DataChannel,
     *,
-    inlet: Inlet[DataChannelKey],
+    inlet: Inlet[DataChannelKey | KeepaliveTimes],
     outlet: WaitingOutlet[Burst],
     rekey: DroppingOutlet[RekeyWanted],
 ) -> None:
@@ -96,12 +96,15 @@ async def keeper(
         with trio.move_on_at(deadline) as waiting:
             channel.on_wakeup = waiting.cancel
             try:
-                key = await inlet.receive()
+                news = await inlet.receive()
             except trio.EndOfChannel:
                 return
             finally:
                 channel.on_wakeup = None
-            channel.install_key(key, trio.current_time())
+            if isinstance(news, KeepaliveTimes):
+                channel.change_keepalive(news, trio.current_time())
+            else:
+                channel.install_key(news, trio.current_time())
 
 
 async def _send(outlet: WaitingOutlet[Burst], datagrams: Burst) -> None:

@@ -159,6 +159,10 @@ class Endpoint:
             self.data.install_key(key, now)
             # Those that came before it.
             self._packets += self.data.decrypt_burst([], now)
+        for times in self.session.poll_keepalives():
+            self.data.change_keepalive(times, now)
+            # Those that came before it.
+            self._packets += self.data.decrypt_burst([], now)
         self.ups.extend(self.session.poll_ups())
         self.events.extend(self.session.poll_events())
         # Commands always have room; a segment waits until the send window moves.

@@ -8,7 +8,7 @@ sockets or memory links.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import count
@@ -225,6 +225,30 @@ class ServerCore:
     def send_message(self, client: Client, text: str, now: float) -> None:
         """Send a control message such as ``RESTART``."""
         self._step(client, lambda endpoint: endpoint.run(lambda: client.session.send_message(text, now), now))
+
+    def push_update(self, client: Client, options: Sequence[str], now: float) -> bool:
+        """Change options of a client's live tunnel (PUSH_UPDATE); its new address, if it gets one, is known here too.
+
+        False: the client was not told, since it has no tunnel yet or does not understand this. ValueError: the
+        address is another client's.
+        """
+        wanted = next((option.split()[1] for option in options if option.startswith("ifconfig ")), None)
+        address = client.address if wanted is None else IPv4Address(wanted)
+        if self._by_address.get(address.packed, client) is not client or address == self.address:
+            raise ValueError(f"{address} is in use")
+        told: list[bool] = []
+        self._step(
+            client,
+            lambda endpoint: endpoint.run(lambda: told.append(client.session.push_update(options, now)), now),
+        )
+        if told == [True] and address != client.address:
+            del self._by_address[client.address.packed]
+            self._free.append(client.address)
+            if address in self._free:
+                self._free.remove(address)
+            client.address = address
+            self._by_address[address.packed] = client
+        return told == [True]
 
     def goodbye(self, now: float) -> None:
         """Tell every client that the server leaves, and forget them all."""

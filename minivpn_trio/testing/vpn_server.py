@@ -164,6 +164,15 @@ class VPNServer:
             self.core.send_message(client, text, trio.current_time())
         self._flush()
 
+    def push_update(self, *options: str) -> int:
+        """Change options of every live tunnel, such as ``tun-mtu 1300``, ``-route`` or ``?x`` (PUSH_UPDATE, which
+        openvpn servers have since 2.7). How many clients were told: those that announce that they understand it.
+        """
+        now = trio.current_time()
+        told = sum(self.core.push_update(client, options, now) for client in list(self.core.clients.values()))
+        self._flush()
+        return told
+
     def restart(self, *, goodbye: bool = False) -> None:
         """Forget every session, as a server does that was killed and started again; with ``goodbye`` it says so first.
 

@@ -35,7 +35,16 @@ from ..events import (
     TLSHandshakeStarted,
     Warned,
 )
-from ..items import DataChannelKey, ExpectKey, OpenKey, RenegotiationKey, RetireKey, TLSBytes, TunnelUp
+from ..items import (
+    DataChannelKey,
+    ExpectKey,
+    KeepaliveTimes,
+    OpenKey,
+    RenegotiationKey,
+    RetireKey,
+    TLSBytes,
+    TunnelUp,
+)
 from ..packet.ids import KeyID, RandomBytes, Role, SessionID, next_key_id
 from ..packet.opcodes import Opcode
 from ..tracing import StateTraced, Tracer
@@ -116,6 +125,7 @@ class SessionMachine(ABC):
         self._cc_exit = False
         self._outgoing: list[Outgoing] = []
         self._keys: list[DataChannelKey] = []
+        self._keepalives: list[KeepaliveTimes] = []
         self._renegotiation_keys: list[RenegotiationKey] = []
         self._ups: list[TunnelUp] = []
         self._events: list[Event] = []
@@ -218,6 +228,11 @@ class SessionMachine(ABC):
     def poll_keys(self) -> list[DataChannelKey]:
         """New data keys for datachannel."""
         taken, self._keys = self._keys, []
+        return taken
+
+    def poll_keepalives(self) -> list[KeepaliveTimes]:
+        """Changed times of the live tunnel, for datachannel."""
+        taken, self._keepalives = self._keepalives, []
         return taken
 
     def poll_renegotiation_keys(self) -> list[RenegotiationKey]:

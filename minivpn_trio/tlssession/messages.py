@@ -25,6 +25,7 @@ __all__ = [
     "MessageFramer",
     "PushReplyMessage",
     "PushRequestMessage",
+    "PushUpdateMessage",
     "RestartMessage",
     "TextChallengeMessage",
     "UnknownMessage",
@@ -57,6 +58,13 @@ class PushRequestMessage(ControlMessage):
 @dataclass(frozen=True, slots=True)
 class PushReplyMessage(ControlMessage):
     """``text`` is the whole message; it may hold an auth-token."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PushUpdateMessage(ControlMessage):
+    """The server changes options of the live tunnel; ``text`` is the whole message."""
 
     text: str = field(repr=False)
 
@@ -221,6 +229,8 @@ def parse_message(text: str) -> ControlMessage:
     match word:
         case "PUSH_REPLY":
             return PushReplyMessage(text)
+        case "PUSH_UPDATE":
+            return PushUpdateMessage(text)
         case "PUSH_REQUEST":
             return PushRequestMessage()
         case "AUTH_FAILED":

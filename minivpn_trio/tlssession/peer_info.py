@@ -42,7 +42,7 @@ class ProtoFlag(IntFlag):
     PUSH_UPDATE = 1 << 12
 
 
-#: What this client really does; 1950. A bit is added here when its feature exists.
+#: What this client really does; 6046. A bit is added here when its feature exists.
 CLIENT_FEATURES = (
     ProtoFlag.DATA_V2
     | ProtoFlag.REQUEST_PUSH
@@ -52,6 +52,7 @@ CLIENT_FEATURES = (
     | ProtoFlag.AUTH_FAIL_TEMP
     | ProtoFlag.DYN_TLS_CRYPT
     | ProtoFlag.DATA_EPOCH
+    | ProtoFlag.PUSH_UPDATE
 )
 
 
@@ -65,7 +66,7 @@ def peer_info(
         lines.append(("IV_NCP", "2"))
     lines.append(("IV_CIPHERS", ":".join(ciphers)))
     if not config.pull:
-        features &= ~ProtoFlag.REQUEST_PUSH
+        features &= ~(ProtoFlag.REQUEST_PUSH | ProtoFlag.PUSH_UPDATE)
     lines.append(("IV_PROTO", str(int(features))))
     lines += [(name, "1") for name in _framings(config)]
     if sso and not any(name == "IV_SSO" for name, _ in config.peer_info):

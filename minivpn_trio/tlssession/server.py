@@ -7,7 +7,7 @@ refused passwords, deferred decisions, restarts, renewals at short notice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -163,6 +163,19 @@ class ServerTlsSession(SessionMachine):
             self._send_message(key, text)
             self._collect(key)
 
+    def push_update(self, options: Sequence[str], now: float) -> bool:
+        """Change options of the live tunnel: each in the push grammar, with its ``-`` and ``?``.
+
+        False: there is no tunnel yet, or the client does not announce that it understands this.
+        """
+        key = self._current
+        if key is None or ProtoFlag.PUSH_UPDATE not in self._features():
+            return False
+        for message in self._in_messages("PUSH_UPDATE", options):
+            self._send_message(key, message)
+        self._collect(key)
+        return True
+
     def admit(self, now: float) -> None:
         """End a decision that ``ServerPolicy.pending`` deferred, in the client's favour."""
         key = self._pending
@@ -309,6 +322,10 @@ class ServerTlsSession(SessionMachine):
         if self.policy.auth_token is not None:
             self._tokens.append(self.policy.auth_token)
             options.append(f"auth-token {self.policy.auth_token}")
+        yield from self._in_messages("PUSH_REPLY", options)
+
+    def _in_messages(self, word: str, options: Sequence[str]) -> Iterator[str]:
+        """``options`` in as many messages as they need."""
         pieces = [""]
         for option in options:
             if len(pieces[-1]) + len(option) + 1 > self.policy.max_push_message and pieces[-1]:
@@ -317,7 +334,7 @@ class ServerTlsSession(SessionMachine):
         for number, piece in enumerate(pieces, 1):
             # 2: more follow; 1: the last of several.
             tail = "" if len(pieces) == 1 else f",push-continuation {2 if number < len(pieces) else 1}"
-            yield f"PUSH_REPLY{piece}{tail}"
+            yield f"{word}{piece}{tail}"
 
     # timers
 

@@ -13,14 +13,23 @@ keys, since the options of the first PUSH_REPLY go on to hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from typing import Literal
 
 from ..challenge import Challenge, ChallengeKind
 from ..config.model import Credentials, TunnelConfig
-from ..config.push import NegotiatedTunnel, PushAssembler, PushedOptions, negotiate, parse_push
+from ..config.push import (
+    NegotiatedTunnel,
+    PushAssembler,
+    PushedOptions,
+    apply_update,
+    negotiate,
+    parse_push,
+)
+from ..config.tunnel_info import TunnelInfo
 from ..errors import AuthFailed, ConfigError, ConnectError, DropReason, HandshakeTimeout, Stage, TunnelClosed
 from ..events import AuthPending, Challenged, ResetDone, ResetSent, ServerMessage, SessionState, Warned
-from ..items import TunnelUp
+from ..items import KeepaliveTimes, TunnelUp
 from ..packet.ids import RandomBytes, Role, SessionID
 from ..packet.opcodes import Opcode
 from ..tracing import Tracer
@@ -36,6 +45,7 @@ from .messages import (
     HaltMessage,
     InfoMessage,
     PushReplyMessage,
+    PushUpdateMessage,
     RestartMessage,
     TextChallengeMessage,
     WebAuthMessage,
@@ -101,6 +111,9 @@ class TlsSession(SessionMachine):
         self._transport = transport
         self._remote_address = remote_address
         self._push = PushAssembler()
+        self._update = PushAssembler("PUSH_UPDATE")
+        #: What was pushed and updated so far, in the push grammar, but for tokens.
+        self._pushed: tuple[str, ...] = ()
         self._push_request_at: float | None = None
         self._login = login or Login(config, salt=rng(16))
         #: What is asked now, and the key whose login or control channel waits for the answer.
@@ -229,6 +242,8 @@ class TlsSession(SessionMachine):
                 options = self._push.add(message.text)
                 if options is not None:
                     self._on_push(key, parse_push(options), now)
+            case PushUpdateMessage():
+                self._on_push_update(message, now)
             case AuthFailedMessage():
                 raise self._refused(message)
             case AuthPendingMessage():
@@ -270,6 +285,7 @@ class TlsSession(SessionMachine):
             tls_version=key.engine.version,
         )
         self.negotiated = tunnel
+        self._pushed = tuple(option for option in pushed.raw if not option.lstrip().startswith("auth-token"))
         self._push_request_at = None
         self._login.take_token(tunnel.auth_token, tunnel.auth_token_user)
         self._login.accepted()
@@ -298,6 +314,47 @@ class TlsSession(SessionMachine):
             self._export_renegotiation_key(key)
         self._generate(key, now)
         self._ups.append(TunnelUp(tunnel.info))
+
+    def _on_push_update(self, message: PushUpdateMessage, now: float) -> None:
+        """The server changes the live tunnel. Before there is one, and without ``pull``, it may not."""
+        former = self.negotiated
+        if former is None or self._settings is None or not self.config.pull:
+            self.drops[DropReason.NOT_READY] += 1
+            return
+        try:
+            options = self._update.add(message.text)
+            if options is None:
+                return
+            updated = apply_update(self.config, self._pushed, options)
+            tunnel = negotiate(
+                self.config,
+                parse_push(updated.options),
+                transport=self._transport,
+                remote_address=self._remote_address,
+                occ_cipher=self._occ_cipher,
+                tls_version=former.info.tls_version,
+            )
+        except ConnectError as error:
+            raise self._lost(str(error)) from error
+        self.negotiated = tunnel
+        self._pushed = updated.options
+        times = KeepaliveTimes(tunnel.ping, tunnel.ping_restart, tunnel.ping_exit)
+        if times != KeepaliveTimes(former.ping, former.ping_restart, former.ping_exit):
+            self._keepalives.append(times)
+        # What the next key begins with.
+        self._settings = replace(
+            self._settings,
+            ping=tunnel.ping,
+            ping_restart=tunnel.ping_restart,
+            ping_exit=tunnel.ping_exit,
+            decompress=tunnel.decompress,
+        )
+        for text in dict.fromkeys((*updated.warnings, *tunnel.warnings)):
+            if text not in former.warnings:
+                self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
+        changed = _differences(former.info, tunnel.info)
+        if changed:
+            self._ups.append(TunnelUp(tunnel.info, changed))
 
     def _on_auth_pending(self, key: KeyState, message: AuthPendingMessage, now: float) -> None:
         """Be patient, within bounds (reference: push.c, server_auth_pending; forward.c)."""
@@ -385,6 +442,12 @@ class TlsSession(SessionMachine):
         self._send_message(key, "PUSH_REQUEST")
         self._collect(key)
         self._push_request_at = now + PUSH_REQUEST_INTERVAL
+
+
+def _differences(former: TunnelInfo, new: TunnelInfo) -> tuple[str, ...]:
+    """The fields that are not the same."""
+    names = (field.name for field in fields(TunnelInfo))
+    return tuple(name for name in names if getattr(former, name) != getattr(new, name))
 
 
 def _with(text: str, detail: str) -> str:

@@ -12,6 +12,7 @@ from ..events import Event
 from ..items import (
     ChallengeAnswer,
     DataChannelKey,
+    KeepaliveTimes,
     RekeyWanted,
     RemoteBound,
     RenegotiationKey,
@@ -36,7 +37,7 @@ async def worker(
     *,
     inlet: Inlet[Incoming],
     outlet: WaitingOutlet[Outgoing],
-    keys: WaitingOutlet[DataChannelKey],
+    keys: WaitingOutlet[DataChannelKey | KeepaliveTimes],
     wraps: WaitingOutlet[RenegotiationKey],
     up: WaitingOutlet[TunnelUp],
     emit: Callable[[Event], None],
@@ -59,6 +60,8 @@ async def worker(
         # The keys first: whoever hears that the tunnel is up may send at once.
         for key in session.poll_keys():
             await keys.send(key)
+        for times in session.poll_keepalives():
+            await keys.send(times)
         for news in session.poll_ups():
             await up.send(news)
         return bool(outgoing)

@@ -122,7 +122,7 @@ def test_nonsense_is_left_out_with_a_warning_that_does_not_repeat_it(option: str
     assert len(pushed.warnings) == 1
     values = option.split()[1:]
     assert all(value not in pushed.warnings[0] for value in values if len(value) > 3)
-    assert pushed == PushedOptions(warnings=pushed.warnings, ignored=pushed.ignored, raw=(option,))
+    assert pushed == PushedOptions(warnings=pushed.warnings, ignored=pushed.ignored, unusable=True, raw=(option,))
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_peer_info() -> None:
         "IV_MTU=1600",
         "IV_NCP=2",
         "IV_CIPHERS=AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305",
-        "IV_PROTO=1950",
+        "IV_PROTO=6046",
         "IV_LZO_STUB=1",
         "IV_COMP_STUB=1",
         "IV_COMP_STUBv2=1",
@@ -219,7 +219,8 @@ def test_peer_info_says_only_what_is_so() -> None:
     features = ProtoFlag(int(_info(client_config())["IV_PROTO"]))
     assert ProtoFlag.TLS_KEY_EXPORT in features
     assert ProtoFlag.DATA_EPOCH in features
-    assert not features & ProtoFlag.PUSH_UPDATE
+    assert ProtoFlag.PUSH_UPDATE in features
     assert "IV_NCP" not in _info(client_config(data_ciphers=("AES-256-GCM",)))
-    assert ProtoFlag.REQUEST_PUSH not in ProtoFlag(int(_info(client_config(pull=False))["IV_PROTO"]))
+    without_pull = ProtoFlag(int(_info(client_config(pull=False))["IV_PROTO"]))
+    assert not without_pull & (ProtoFlag.REQUEST_PUSH | ProtoFlag.PUSH_UPDATE)
     assert _info(client_config(peer_info=(("UV_ID", "7"),)))["UV_ID"] == "7"
