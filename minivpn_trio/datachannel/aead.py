@@ -10,7 +10,7 @@ HMAC slot (reference: crypto.c, openvpn_encrypt_aead).
 
 This is where most of a tunnel's time goes, so the loops are bare: slices and
 concatenations of ``bytes``. ``encrypt_into`` and ``decrypt_into`` on
-preallocated buffers were measured too (benchmarks/micro_datachannel.py) and
+preallocated buffers were measured too (benchmarks/micro/datachannel.py) and
 are slower: the library wants the tag behind the ciphertext and OpenVPN puts it
 before, so bytes must move either way, and a concatenation moves them for less
 than memoryview slices and slice assignments do.
