@@ -7,7 +7,7 @@ from .grammar import Statement
 from .model import Proto
 from .pushed import parse_parameters
 
-__all__ = ["HANDLERS", "host_name"]
+__all__ = ["HANDLERS", "PEER_INFO_ALWAYS", "host_name"]
 
 _DAY = 86400
 _LONG = 10 * 365 * _DAY
@@ -193,7 +193,10 @@ def _local_option(draft: Draft, statement: Statement) -> None:
         draft.warn(statement, f"it has no effect: {reason}")
 
 
-_PEER_INFO_ALWAYS = ("IV_GUI_VER", "IV_SSO")
+PEER_INFO_ALWAYS = ("IV_GUI_VER", "IV_SSO")
+#: Only together with push-peer-info, and only what the profile says: nothing is looked up (reference: ssl.c,
+#: push_peer_info).
+_PEER_INFO_DETAILS = ("IV_PLAT_VER", "IV_HWADDR", "IV_SSL")
 
 
 def _setenv(draft: Draft, statement: Statement) -> None:
@@ -208,7 +211,7 @@ def _setenv(draft: Draft, statement: Statement) -> None:
             draft.warn(statement, "not supported yet; the tunnel works without")
         case "SERVER_POLL_TIMEOUT":
             draft.values["connect_timeout"] = float(number(statement.values, 1, 1, _DAY))
-        case _ if name.startswith("UV_") or name in _PEER_INFO_ALWAYS:
+        case _ if name.startswith("UV_") or name in (*PEER_INFO_ALWAYS, *_PEER_INFO_DETAILS):
             if value.isprintable() and "\n" not in value:
                 draft.peer_info[name] = value
 

@@ -12,6 +12,7 @@ from .draft import BadValue, Draft, Handler, RemoteDraft
 from .grammar import Statement
 from .honour_data import HANDLERS as DATA
 from .honour_network import HANDLERS as NETWORK
+from .honour_network import PEER_INFO_ALWAYS
 from .honour_proxy import HANDLERS as PROXY
 from .honour_proxy import apply_proxies
 from .honour_trust import HANDLERS as TRUST
@@ -183,9 +184,9 @@ def finish(draft: Draft) -> TunnelConfig:
     values["local_options"] = tuple(draft.local_options)
     values["peer_fingerprints"] = tuple(draft.fingerprints)
     details = values.get("push_peer_info", False)
-    # openvpn sends UV_ variables only together with push-peer-info.
+    # openvpn too sends UV_ variables and what tells of the host only together with push-peer-info.
     values["peer_info"] = tuple(
-        (name, text) for name, text in draft.peer_info.items() if details or not name.startswith("UV_")
+        (name, text) for name, text in draft.peer_info.items() if details or name in PEER_INFO_ALWAYS
     )
     return TunnelConfig(**values)
 

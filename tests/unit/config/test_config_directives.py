@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from minivpn_trio.config.directive_table import markdown
 from minivpn_trio.config.directives import DIRECTIVES, Treatment
 from minivpn_trio.config.interpret import _HANDLERS
 from minivpn_trio.config.ovpn import parse_profile
@@ -28,6 +29,13 @@ def test_exactly_the_honoured_ones_have_handlers() -> None:
 def test_the_others_say_why() -> None:
     for name, row in DIRECTIVES.items():
         assert bool(row.why) == (row.treatment is not Treatment.HONOURED), name
+
+
+def test_the_document_is_made_of_the_table() -> None:
+    """Otherwise: python -m minivpn_trio.config.directive_table > docs/directives.md"""
+    document = Path(__file__).parents[3] / "docs" / "directives.md"
+    assert document.read_text() == markdown()
+    assert all(f"\n| `{name}` | {row.treatment.value} |" in markdown() for name, row in DIRECTIVES.items())
 
 
 @pytest.mark.parametrize("name", sorted(DIRECTIVES))

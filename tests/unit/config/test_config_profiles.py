@@ -627,6 +627,11 @@ def test_local_options_and_filters() -> None:
 def test_peer_info_goes_out_only_where_openvpn_sends_it() -> None:
     assert config_of("setenv UV_A 1\nsetenv IV_GUI_VER x\n").peer_info == (("IV_GUI_VER", "x"),)
     assert config_of("setenv UV_A 1\npush-peer-info\n").peer_info == (("UV_A", "1"),)
+    # What tells one host from others is never looked up, and goes out only if both directives say so.
+    assert config_of("setenv IV_HWADDR 02:00:5e:10:00:01\n").peer_info == ()
+    assert config_of("push-peer-info\n").peer_info == ()
+    named = config_of("setenv IV_HWADDR 02:00:5e:10:00:01\nsetenv PUSH_PEER_INFO 1\n")
+    assert named.peer_info == (("IV_HWADDR", "02:00:5e:10:00:01"),)
     assert complaints("setenv GENERIC_CONFIG 1\n")
 
 
