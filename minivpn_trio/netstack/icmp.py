@@ -29,7 +29,7 @@ __all__ = [
     "IcmpEndpoint",
     "IcmpStack",
     "Quote",
-    "answer_echo",
+    "answer_echo_untrusted",
     "echo_reply",
     "error_of",
     "is_error",
@@ -98,7 +98,7 @@ def echo_reply(message: IcmpMessage) -> IcmpMessage | None:
     return IcmpMessage(message.dst, message.src, reply, 0, message.rest, message.payload)
 
 
-def answer_echo(packet: bytes) -> bytes | None:
+def answer_echo_untrusted(packet: bytes) -> bytes | None:
     """The whole answer to ``packet``, if that is a plain, intact echo request: without IP options, extension headers or
     fragments. None for everything else, which ``scapy_wire`` and ``echo_reply`` see to, with the same result."""
     size = len(packet)

@@ -35,7 +35,7 @@ from ..packet.ids import RandomBytes
 from ..stats import NetstackStats
 from . import scapy_wire
 from .fragments import FragmentTable, split
-from .icmp import IcmpEndpoint, answer_echo, echo_reply, error_of, is_error, mtu_of, quote_untrusted
+from .icmp import IcmpEndpoint, answer_echo_untrusted, echo_reply, error_of, is_error, mtu_of, quote_untrusted
 from .numbering import Numbering
 from .packets import ACK, FIN, RST, SYN, Address, Fragment, IcmpMessage, TcpSegment, UdpDatagram
 from .pmtu import PathMtus
@@ -46,7 +46,7 @@ from .tcp.network import os_error
 from .tcp.settings import TcpSettings
 from .tcp.timewait import TimeWait, TimeWaitTable
 from .timers import TimerHeap
-from .udp import UdpEndpoint, read_udp
+from .udp import UdpEndpoint, read_udp_untrusted
 from .wire import IPV4_START, KEY4, KEY6
 
 __all__ = ["Limits", "Stack", "is_loopback"]
@@ -213,8 +213,8 @@ class Stack:
 
     def _handle_singly(self, packet: bytes, now: float) -> None:
         try:
-            parsed: TcpSegment | UdpDatagram | IcmpMessage | None = read_udp(packet)
-            if parsed is None and (answer := answer_echo(packet)) is not None:
+            parsed: TcpSegment | UdpDatagram | IcmpMessage | None = read_udp_untrusted(packet)
+            if parsed is None and (answer := answer_echo_untrusted(packet)) is not None:
                 self._check_addresses(_source(packet), _destination(packet))
                 self._echo(answer, now)
                 return

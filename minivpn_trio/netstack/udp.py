@@ -25,7 +25,7 @@ from ..errors import DropReason
 from .fragments import split
 from .packets import Address, UdpDatagram
 
-__all__ = ["Remote", "UdpEndpoint", "UdpStack", "build_udp", "read_udp"]
+__all__ = ["Remote", "UdpEndpoint", "UdpStack", "build_udp", "read_udp_untrusted"]
 
 #: A packed address and a port.
 Remote = tuple[Address, int]
@@ -101,7 +101,7 @@ def build_udp(datagram: UdpDatagram, *, ident: int = 0, ttl: int = 64) -> bytes:
     return _IPV6.pack(6 << 28, length, _PROTOCOL, ttl, src, dst) + udp + payload
 
 
-def read_udp(packet: bytes) -> UdpDatagram | None:
+def read_udp_untrusted(packet: bytes) -> UdpDatagram | None:
     """The datagram that ``packet`` carries whole, checksums verified; or None where it is anything but plain.
 
     Plain means: no IP options, no extension headers, no fragment, no octet too
