@@ -170,10 +170,9 @@ def _kernel(channel: socket.socket, address: str) -> None:
         subprocess.run(command.split(), check=True)
     Path("/proc/sys/net/ipv4/tcp_no_metrics_save").write_text("1")
     if address == SERVER:
-        sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "interop"))
-        import kernel_peer
+        from tests.interop.kernel_peer import _serve
 
-        kernel_peer._serve(b"cubic")
+        _serve(b"cubic")
         time.sleep(0.1)
     channel.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [tun]))])
     while order := channel.recv(100):

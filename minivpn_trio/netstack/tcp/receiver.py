@@ -6,7 +6,7 @@ of merged ranges: so taking a segment, closing a hole and naming SACK blocks
 cost a bisection, however much is waiting.
 
 The window follows the reader (dynamic right-sizing): it grows to twice of what
-was read in one round trip. Its right edge never moves left.
+was read in one round trip, up to six times while that grows. Its right edge never moves left.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Receiver:
 
     __slots__ = (
         "_copied",
+        "_copied_before",
         "_duplicates",
         "_ends",
         "_measured_at",
@@ -79,7 +80,8 @@ class Receiver:
         self._reported: list[Position] = []
         #: What arrived twice since the last acknowledgement.
         self._duplicates: list[tuple[Position, Position]] = []
-        self._copied = 0
+        #: What was read in this round trip and in the last one.
+        self._copied = self._copied_before = 0
         self._measured_at = now
 
     @property
@@ -309,8 +311,13 @@ class Receiver:
         self.queued -= len(data)
         self._copied += len(data)
         if rtt and now - self._measured_at >= rtt:
-            self.capacity = max(self.capacity, min(2 * self._copied + 16 * self.mss, self.capacity_max))
-            self._copied = 0
+            copied, before = self._copied, self._copied_before
+            wanted = 2 * copied + 16 * self.mss
+            if copied > before > 0:
+                # The sender is in slow start: keep ahead of it, and of what it sends while it repairs a loss.
+                wanted += 2 * wanted * min(copied - before, before) // before
+            self.capacity = max(self.capacity, min(wanted, self.capacity_max))
+            self._copied, self._copied_before = 0, copied
             self._measured_at = now
         return data
 
