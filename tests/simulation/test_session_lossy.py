@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from session_world import PEER, SessionWorld
 
@@ -13,6 +15,8 @@ from minivpn_trio.testing import CertificateAuthority, LinkConditions
 
 #: 30 % of all packets lost each way, 50 to 100 ms on the way (so they overtake each other), some twice, some damaged.
 BAD = LinkConditions(loss=0.3, delay=0.05, jitter=0.05, duplication=0.05, corruption=0.03)
+#: Without a wrap nothing but UDP's checksum keeps damaged bytes from TLS, for which one of them is the end.
+BAD_PLAIN = replace(BAD, corruption=0.0)
 #: Twice the hand-window: what a client with two remotes, or two rounds, has.
 LIMIT = 120.0
 WRAPS = ["none", "tls-auth", "tls-crypt"]
@@ -86,7 +90,7 @@ def flows(world: SessionWorld, count: int = 20) -> None:
 @pytest.mark.parametrize("wrap", WRAPS)
 @pytest.mark.parametrize("seed", range(12))
 def test_a_session_lives_through_a_bad_link(wrap: str, seed: int) -> None:
-    world = connect(SessionWorld(seed, BAD, control_wrap=wrap))
+    world = connect(SessionWorld(seed, BAD_PLAIN if wrap == "none" else BAD, control_wrap=wrap))
     assert world.session.state is SessionState.GENERATED_KEYS
     flows(world)
     drops = world.client.muxer.drops + world.at_the_server.endpoint.muxer.drops
@@ -107,7 +111,9 @@ def test_a_session_lives_through_a_bad_link(wrap: str, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_keys_are_renewed_over_a_bad_link_while_data_flows(wrap: str, by: str, seed: int) -> None:
     options = {"client_options": {"reneg_sec": 60.0}} if by == "client" else {"reneg_sec": 60.0}
-    world = connect(SessionWorld(seed, BAD, control_wrap=wrap, hand_window=60.0, **options))
+    world = connect(
+        SessionWorld(seed, BAD_PLAIN if wrap == "none" else BAD, control_wrap=wrap, hand_window=60.0, **options)
+    )
     client, server = world.session, world.at_the_server.session
     first = 0
     arrived = {"up": 0, "down": 0}
