@@ -276,7 +276,7 @@ class Side:
     def right_opcodes(self, key_id: KeyID, packet_id: int) -> set[Opcode]:
         if packet_id == 0:
             return RESETS_FOR[self.role] if key_id == 0 else {SOFT_RESET}
-        wrapped = packet_id == 1 and self.role is Role.SERVER
+        wrapped = packet_id == 1 and key_id == 0 and self.role is Role.SERVER
         return {Opcode.CONTROL_V1, Opcode.CONTROL_WKC_V1} if wrapped else {Opcode.CONTROL_V1}
 
     def judge(self, generation: int | None, packet: SequencedPacket, now: float) -> DropReason | None:
