@@ -29,7 +29,7 @@ class EarlyPackets:
         self._packets: list[bytes] = []
         self._size = 0
         self._since = 0.0
-        self.first = b""
+        self.first: bytes = b""
 
     def __len__(self) -> int:
         return len(self._packets)
