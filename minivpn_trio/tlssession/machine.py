@@ -344,7 +344,7 @@ class SessionMachine(ABC):
         if former is not None:
             # The peer may be a while behind (deferred authentication): it gets the old key until
             # then (reference: ssl.c, tls_select_encryption_key, auth_deferred_expire).
-            send_after = max(0.0, key.started + self._deferral() - now)
+            send_after = max(0.0, key.started + self._deferral(former, key) - now)
             former.expires = now + settings.transition_window
             self._lame = former
             self.rekeys += 1
@@ -372,10 +372,18 @@ class SessionMachine(ABC):
         exported = key.engine.export(DYNAMIC_TLS_CRYPT_LABEL, KEY2_SIZE)
         self._renegotiation_keys.append(RenegotiationKey(exported))
 
-    def _deferral(self) -> float:
-        """Seconds from a soft reset to the first packet sent with its key, at most."""
-        window = self.config.hand_window
-        return min(window, self._reneg_sec / 2) if self._reneg_sec else window
+    def _deferral(self, former: KeyState, key: KeyState) -> float:
+        """Seconds from the soft reset of ``key`` to the first packet sent with it, at most.
+
+        A peer that renews more often than we do waits half of its own interval; it forgets ``former``
+        at the next renewal, before which that must not be in use any more.
+        """
+        deferral = self.config.hand_window
+        if self._reneg_sec:
+            deferral = min(deferral, self._reneg_sec / 2)
+        if former.generated is not None:
+            deferral = min(deferral, (key.started - former.generated) / 2)
+        return deferral
 
     def _patience(self) -> float:
         """Longest time that a peer may ask us to wait for (reference: push.c, AUTH_PENDING)."""
