@@ -86,8 +86,9 @@ def _values(row: Directive) -> str:
 def _push() -> Iterator[str]:
     yield "## What a server may push\n"
     yield (
-        "*updatable*: a server may change it while the tunnel is up (`PUSH_UPDATE`); an update of another option begins\n"
-        "a new session. Values that make no sense, and options that are not in the table, are left out with a warning.\n"
+        "*updatable*: a server may change it while the tunnel is up (`PUSH_UPDATE`); an update of another option\n"
+        "begins a new session. Values that make no sense, and options that are not in the table, are left out\n"
+        "with a warning.\n"
         "`pull-filter` and `route-nopull` are applied to both.\n"
     )
     names = HANDLERS.keys() | UNUSED | REFUSED

@@ -62,7 +62,8 @@ _HONOURED = """
     push-peer-info 0 0  rcvbuf 1 1              redirect-gateway 0 15 redirect-private 0 15   remote 1 3 c
     remote-cert-eku 1 1 remote-cert-ku 0 15     remote-cert-tls 1 1   remote-random 0 0   reneg-bytes 1 1
     reneg-pkts 1 1      reneg-sec 1 2           replay-window 0 2     route 1 4           route-gateway 1 1
-    route-ipv6 1 3      route-ipv6-gateway 1 1  route-nopull 0 0      rport 1 1 c         server-poll-timeout 1 1 c
+    route-ipv6 1 3      route-ipv6-gateway 1 1  route-metric 1 1      route-nopull 0 0    rport 1 1 c
+    server-poll-timeout 1 1 c
     setenv 1 2          setenv-safe 1 2         sndbuf 1 1            tls-auth 1 2 i c    tls-cert-profile 1 1
     tls-cipher 1 1      tls-ciphersuites 1 1    tls-client 0 0        tls-crypt 1 1 i c   tls-crypt-v2 1 1 i c
     tls-groups 1 1      tls-timeout 1 1         tls-version-max 1 1   tls-version-min 1 2 topology 1 1
@@ -88,7 +89,7 @@ _IGNORED = {
         resolv-retry preresolve ip-remote-hint
     """,
     "there is no device of the operating system to set up": """
-        dev-node tun-ipv6 ifconfig-noexec ifconfig-nowarn route-noexec route-delay route-metric route-method
+        dev-node tun-ipv6 ifconfig-noexec ifconfig-nowarn route-noexec route-delay route-method
         max-routes iproute tap-sleep ip-win32 dhcp-renew dhcp-release dhcp-pre-release dhcp-internal register-dns
         win-sys windows-driver show-net-up pause-exit service allow-nonadmin rdns-internal msg-channel
         allow-recursive-routing passtos allow-pull-fqdn lladdr mark bind-dev multihome

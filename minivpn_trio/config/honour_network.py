@@ -185,8 +185,6 @@ def _pull_filter(draft: Draft, statement: Statement) -> None:
 
 def _local_option(draft: Draft, statement: Statement) -> None:
     option = (statement.name, *statement.values)
-    if statement.name in ("route", "route-ipv6"):
-        option = option[:4]  # a metric has no meaning here
     draft.local_options.append(option)
     for text in parse_parameters([option]).warnings:
         reason = text.partition("(")[2].partition(")")[0] or "it is not understood"
@@ -260,6 +258,7 @@ HANDLERS: dict[str, Handler] = {
             "topology",
             "route",
             "route-ipv6",
+            "route-metric",
             "ifconfig",
             "ifconfig-ipv6",
             "route-gateway",

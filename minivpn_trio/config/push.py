@@ -16,7 +16,7 @@ from .mss import Encapsulation, fragment_limit, mss_limits
 from .pull_filter import filter_push
 from .push_update import Updated, apply_update
 from .pushed import PushAssembler, PushedOptions, parse_parameters, parse_push
-from .tunnel_info import TunnelInfo
+from .tunnel_info import Route, TunnelInfo
 
 __all__ = [
     "NegotiatedTunnel",
@@ -132,7 +132,16 @@ def merge(config: TunnelConfig, pushed: PushedOptions) -> PushedOptions:
     local = parse_parameters(config.local_options)
     if config.route_nopull:
         pushed = replace(
-            pushed, routes=(), routes_ipv6=(), redirect_gateway=(), block_flags=(), dns=(), search_domains=()
+            pushed,
+            routes=(),
+            routes_ipv6=(),
+            route_table=(),
+            redirect_gateway=(),
+            redirect_private=(),
+            block_flags=(),
+            dns=(),
+            dns_servers=(),
+            search_domains=(),
         )
     pushed_address = pushed.ifconfig if pushed.ifconfig is not None else local.ifconfig
     has_ipv6 = pushed.ifconfig_ipv6 is not None
@@ -146,7 +155,11 @@ def merge(config: TunnelConfig, pushed: PushedOptions) -> PushedOptions:
         route_ipv6_gateway=pushed.route_ipv6_gateway or local.route_ipv6_gateway,
         routes=_joined(local.routes, pushed.routes),
         routes_ipv6=_joined(local.routes_ipv6, pushed.routes_ipv6),
+        route_table=_joined(local.route_table, pushed.route_table),
+        route_metric=pushed.route_metric if pushed.route_metric is not None else local.route_metric,
         redirect_gateway=_joined(local.redirect_gateway, pushed.redirect_gateway),
+        redirect_private=_joined(local.redirect_private, pushed.redirect_private),
+        dns_servers=_joined(local.dns_servers, pushed.dns_servers),
         block_flags=_joined(local.block_flags, pushed.block_flags),
         dns=_joined(local.dns, pushed.dns),
         search_domains=_joined(local.search_domains, pushed.search_domains),
@@ -228,7 +241,10 @@ def negotiate(
         search_domains=merged.search_domains,
         routes=merged.routes,
         routes_ipv6=merged.routes_ipv6,
+        dns_servers=merged.dns_servers,
+        route_table=_with_metric(merged),
         redirect_gateway=merged.redirect_gateway,
+        redirect_private=merged.redirect_private,
         block_flags=merged.block_flags,
         peer_id=merged.peer_id,
         cipher=cipher,
@@ -283,6 +299,12 @@ def _ipv4_ends(options: PushedOptions, warnings: list[str]) -> tuple[str, IPv4In
     except ValueError:
         warnings.append("topology subnet came with something that is no netmask; a single address is assumed")
         return topology, IPv4Interface((local, 32)), options.route_gateway or second
+
+
+def _with_metric(options: PushedOptions) -> tuple[Route, ...]:
+    """The routes; those without a metric of their own get that of route-metric."""
+    metric = options.route_metric
+    return tuple(route if route.metric is not None else replace(route, metric=metric) for route in options.route_table)
 
 
 def _gateway_ipv6(options: PushedOptions) -> IPv6Address | None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from .framing import framing_of
+from .tunnel_info import DNSServer, Route
 
 __all__ = ["HANDLERS", "MAX_ROUTES", "REFUSED", "UNUSED", "Nonsense", "PushDraft"]
 
@@ -44,9 +46,11 @@ class PushDraft:
         self.values: dict[str, object] = {}
         self.routes: list[IPv4Network] = []
         self.routes_ipv6: list[IPv6Network] = []
+        self.route_table: list[Route] = []
         self.redirect: list[str] = []
+        self.redirect_private: list[str] = []
         self.block: list[str] = []
-        self.dns_servers: dict[int, list[IPv4Address | IPv6Address]] = {}
+        self.dns_servers: dict[int, DNSServer] = {}
         self.dhcp_dns: list[IPv4Address | IPv6Address] = []
         self.domains: list[str] = []
         self.dhcp_domains: list[str] = []
@@ -78,14 +82,23 @@ def _number(text: str, low: int, high: int) -> int:
 
 def _host(text: str) -> IPv4Address | IPv6Address:
     """An address in the spellings of ``dns server``: brackets and a port may come with it."""
+    return _host_and_port(text)[0]
+
+
+def _host_and_port(text: str) -> tuple[IPv4Address | IPv6Address, int | None]:
     if text.startswith("["):
         inside, bracket, port = text[1:].partition("]")
         if not bracket or (port and not port.startswith(":")):
             raise Nonsense("not an address")
-        return _ipv6(inside)
+        return _ipv6(inside), _port(port[1:]) if port else None
     if text.count(":") > 1:
-        return _ipv6(text)
-    return IPv4Address(text.partition(":")[0])
+        return _ipv6(text), None
+    host, colon, port = text.partition(":")
+    return IPv4Address(host), _port(port) if colon else None
+
+
+def _port(text: str) -> int:
+    return _number(text, 1, 65535)
 
 
 def _ipv6(text: str) -> IPv6Address:
@@ -176,12 +189,23 @@ def _route(draft: PushDraft, values: list[str]) -> None:
         draft.ignored.setdefault("route")
         return
     mask = values[1] if len(values) > 1 and values[1] != "default" else "255.255.255.255"
-    network = IPv4Address(values[0])
-    IPv4Address(mask)
-    try:
-        draft.routes.append(IPv4Network(f"{network}/{_prefix(mask)}", strict=False))
-    except ValueError:
-        raise Nonsense("not a netmask") from None
+    network = IPv4Network(f"{IPv4Address(values[0])}/{_prefix(mask)}", strict=False)
+    gateway = _gateway(values[2:3])
+    route = Route(network, None if gateway is None else IPv4Address(gateway), _metric(values[3:4]))
+    draft.routes.append(network)
+    draft.route_table.append(route)
+
+
+def _gateway(values: list[str]) -> str | None:
+    return None if not values or values[0] in ("vpn_gateway", "default", "remote_host") else values[0]
+
+
+def _metric(values: list[str]) -> int | None:
+    return None if not values or values[0] == "default" else _number(values[0], 0, 0xFFFFFFFF)
+
+
+def _route_metric(draft: PushDraft, values: list[str]) -> None:
+    draft.values["route_metric"] = _metric([_only(values)])
 
 
 def _prefix(mask: str) -> int:
@@ -196,17 +220,32 @@ def _route_ipv6(draft: PushDraft, values: list[str]) -> None:
     _room_for_route(draft)
     if not values:
         raise Nonsense("a network is wanted")
+    if values[1:2] == ["net_gateway"]:
+        draft.ignored.setdefault("route-ipv6")
+        return
     try:
-        draft.routes_ipv6.append(IPv6Network(values[0], strict=False))
+        network = IPv6Network(values[0], strict=False)
     except ValueError:
         raise Nonsense("not a network") from None
+    gateway = _gateway(values[1:2])
+    route = Route(network, None if gateway is None else _ipv6(gateway), _metric(values[2:3]))
+    draft.routes_ipv6.append(network)
+    draft.route_table.append(route)
 
 
-def _redirect_gateway(draft: PushDraft, values: list[str]) -> None:
+def _redirect_flags(values: list[str]) -> list[str]:
     known = {"local", "autolocal", "def1", "bypass-dhcp", "bypass-dns", "block-local", "ipv6", "!ipv4"}
     if set(values) - known:
         raise Nonsense("a flag is not known")
-    draft.redirect.extend(values or [""])
+    return values or [""]
+
+
+def _redirect_gateway(draft: PushDraft, values: list[str]) -> None:
+    draft.redirect.extend(_redirect_flags(values))
+
+
+def _redirect_private(draft: PushDraft, values: list[str]) -> None:
+    draft.redirect_private.extend(_redirect_flags(values))
 
 
 def _block(flag: str) -> _Handler:
@@ -239,21 +278,49 @@ def _dns(draft: PushDraft, values: list[str]) -> None:
         case ["search-domains", _, *_]:
             for name in values[1:]:
                 _append(draft.domains, name)
-        case ["server", priority, "address", _, *_]:
-            # Priorities of pushed servers are 0 to 127 (reference: dns.c); a profile's may be
-            # negative, which puts it first.
-            sign, digits = (-1, priority[1:]) if priority.startswith("-") else (1, priority)
-            addresses = [_host(text) for text in values[3:]]
-            known = draft.dns_servers.setdefault(sign * _number(digits, 0, 128), [])
-            if len(known) + len(addresses) > MAX_NAMES or len(draft.dns_servers) > MAX_NAMES:
-                raise Nonsense("too many of them")
-            known.extend(addresses)
-        case ["server", _, "transport", transport] if transport != "plain":
-            draft.warn("a pushed DNS server wants an encrypted transport; it is asked in the clear, in the tunnel")
-        case ["server", _, "resolve-domains" | "dnssec" | "transport" | "sni", *_]:
-            draft.ignored.setdefault("dns")
+        case ["server", priority, kind, _, *_]:
+            _dns_server(draft, priority, kind, values[3:])
         case _:
             raise Nonsense("not a form of dns that is known")
+
+
+def _dns_server(draft: PushDraft, text: str, kind: str, values: list[str]) -> None:
+    """``dns server PRIORITY KIND VALUES`` (reference: dns.c). Pushed priorities are 0 to 127; a profile's may be
+    negative, which puts it first."""
+    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
+    priority = sign * _number(digits, 0, 128)
+    server = draft.dns_servers.get(priority, DNSServer(priority=priority, addresses=()))
+    if priority not in draft.dns_servers and len(draft.dns_servers) >= MAX_NAMES:
+        raise Nonsense("too many of them")
+    match kind:
+        case "address":
+            known = (*server.addresses, *map(_host_and_port, values))
+            if len(known) > MAX_NAMES:
+                raise Nonsense("too many of them")
+            server = replace(server, addresses=known)
+        case "resolve-domains":
+            domains = (*server.resolve_domains, *map(_domain, values))
+            if len(domains) > MAX_NAMES:
+                raise Nonsense("too many of them")
+            server = replace(server, resolve_domains=domains)
+        case "dnssec":
+            server = replace(server, dnssec=_one_of(values, "yes", "optional", "no"))
+        case "transport":
+            server = replace(server, transport=_one_of(values, "plain", "DoT", "DoH"))
+            if server.transport != "plain":
+                draft.warn("a pushed DNS server wants an encrypted transport; it is asked in the clear, in the tunnel")
+        case "sni":
+            server = replace(server, sni=_domain(_only(values)))
+        case _:
+            raise Nonsense("not a form of dns that is known")
+    draft.dns_servers[priority] = server
+
+
+def _one_of(values: list[str], *words: str) -> str:
+    word = _only(values)
+    if word not in words:
+        raise Nonsense("a word is not known")
+    return word
 
 
 def _tun_mtu(draft: PushDraft, values: list[str]) -> None:
@@ -335,9 +402,10 @@ HANDLERS: dict[str, _Handler] = {
     "route-gateway": _route_gateway,
     "route-ipv6-gateway": _route_ipv6_gateway,
     "route": _route,
+    "route-metric": _route_metric,
     "route-ipv6": _route_ipv6,
     "redirect-gateway": _redirect_gateway,
-    "redirect-private": lambda draft, values: None,
+    "redirect-private": _redirect_private,
     "block-ipv6": _block("block-ipv6"),
     "block-ipv4": _block("block-ipv4"),
     "block-outside-dns": _block("block-outside-dns"),
@@ -368,7 +436,7 @@ UNUSED = frozenset(
         "comp-noadapt", "dhcp-pre-release", "dhcp-release", "dhcp-renew", "echo", "ifconfig-noexec",
         "ifconfig-nowarn", "ip-win32", "lladdr", "max-routes", "mute", "parameter", "persist-key",
         "persist-local-ip", "persist-remote-ip", "persist-tun", "ping-timer-rem", "push-continuation",
-        "rcvbuf", "register-dns", "route-delay", "route-method", "route-metric", "session-timeout",
+        "rcvbuf", "register-dns", "route-delay", "route-method", "session-timeout",
         "setenv-safe", "shaper", "sndbuf", "socket-flags", "tap-sleep", "tun-ipv6", "verb",
     }
 )  # fmt: skip

@@ -14,6 +14,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, 
 from ..errors import ConnectError, Stage
 from .lexer import LexError, split_line
 from .push_options import HANDLERS, REFUSED, UNUSED, Nonsense, PushDraft
+from .tunnel_info import DNSServer, Route
 
 __all__ = ["MAX_OPTION", "MAX_OPTIONS", "MAX_PUSH", "PushAssembler", "PushedOptions", "parse_parameters", "parse_push"]
 
@@ -82,11 +83,16 @@ class PushedOptions:
     route_ipv6_gateway: IPv6Address | None = None
     routes: tuple[IPv4Network, ...] = ()
     routes_ipv6: tuple[IPv6Network, ...] = ()
+    route_table: tuple[Route, ...] = ()
+    #: Metric of routes that name none.
+    route_metric: int | None = None
     #: Flags of redirect-gateway; a bare one is ``("",)`` so that it can be told from none.
     redirect_gateway: tuple[str, ...] = ()
+    redirect_private: tuple[str, ...] = ()
     block_flags: tuple[str, ...] = ()
     #: In the order of preference: servers of ``dns`` by priority, then those of ``dhcp-option``.
     dns: tuple[IPv4Address | IPv6Address, ...] = ()
+    dns_servers: tuple[DNSServer, ...] = ()
     search_domains: tuple[str, ...] = ()
 
     tun_mtu: int | None = None
@@ -173,12 +179,16 @@ def parse_parameters(
 
 
 def _finished(draft: PushDraft, raw: tuple[str, ...]) -> PushedOptions:
-    dns = [address for _, addresses in sorted(draft.dns_servers.items()) for address in addresses]
+    servers = [server for _, server in sorted(draft.dns_servers.items()) if server.addresses]
+    dns = [address for server in servers for address, _ in server.addresses]
     return PushedOptions(
         **draft.values,  # type: ignore[arg-type]
         routes=tuple(draft.routes),
         routes_ipv6=tuple(draft.routes_ipv6),
+        route_table=tuple(draft.route_table),
         redirect_gateway=tuple(dict.fromkeys(draft.redirect)),
+        redirect_private=tuple(dict.fromkeys(draft.redirect_private)),
+        dns_servers=tuple(servers),
         block_flags=tuple(dict.fromkeys(draft.block)),
         dns=tuple(dict.fromkeys([*dns, *draft.dhcp_dns])),
         search_domains=tuple(dict.fromkeys([*draft.domains, *draft.dhcp_domains])),

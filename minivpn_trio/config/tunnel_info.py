@@ -12,7 +12,39 @@ from ipaddress import (
     IPv6Network,
 )
 
-__all__ = ["TunnelInfo"]
+__all__ = ["DNSServer", "Route", "TunnelInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A network that is to be reached through the tunnel.
+
+    ``gateway`` None: the tunnel's own (``TunnelInfo.gateway``, ``gateway_ipv6``). ``metric`` None: not said.
+    """
+
+    network: IPv4Network | IPv6Network
+    gateway: IPv4Address | IPv6Address | None = None
+    metric: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DNSServer:
+    """A server of the ``dns`` syntax, as it was pushed. ``priority``: lower ones are asked first.
+
+    The resolver of the tunnel asks each by plain DNS on port 53, for all names; the rest is for programs that do more.
+    """
+
+    priority: int
+    #: With the port, None where none was said.
+    addresses: tuple[tuple[IPv4Address | IPv6Address, int | None], ...]
+    #: It answers for these domains only; empty: for all.
+    resolve_domains: tuple[str, ...] = ()
+    #: ``yes``, ``optional``, ``no``, or None: not said.
+    dnssec: str | None = None
+    #: ``plain``, ``DoT`` or ``DoH``.
+    transport: str = "plain"
+    #: The name in its certificate.
+    sni: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +68,19 @@ class TunnelInfo:
     #: None: only the MTU limits.
     mss_ipv4: int | None = None
     mss_ipv6: int | None = None
+    #: Of both syntaxes, ``dns`` and ``dhcp-option``, the one to ask first first.
     dns: tuple[IPv4Address | IPv6Address, ...] = ()
+    #: Those of the ``dns`` syntax with all that was said of them, by priority.
+    dns_servers: tuple[DNSServer, ...] = ()
     search_domains: tuple[str, ...] = ()
     routes: tuple[IPv4Network, ...] = ()
     routes_ipv6: tuple[IPv6Network, ...] = ()
+    #: The same routes with their gateways and metrics.
+    route_table: tuple[Route, ...] = ()
+    #: Flags of redirect-gateway; a bare one is ``("",)`` so that it can be told from none.
     redirect_gateway: tuple[str, ...] = ()
+    redirect_private: tuple[str, ...] = ()
+    #: ``block-ipv6``, ``block-ipv4``, ``block-outside-dns``.
     block_flags: tuple[str, ...] = ()
     peer_id: int | None = None
     cipher: str = ""

@@ -42,7 +42,7 @@ class ProtoFlag(IntFlag):
     PUSH_UPDATE = 1 << 12
 
 
-#: What this client really does; 6046. A bit is added here when its feature exists.
+#: What this client really does; 8158. A bit is added here when its feature exists.
 CLIENT_FEATURES = (
     ProtoFlag.DATA_V2
     | ProtoFlag.REQUEST_PUSH
@@ -52,6 +52,8 @@ CLIENT_FEATURES = (
     | ProtoFlag.AUTH_FAIL_TEMP
     | ProtoFlag.DYN_TLS_CRYPT
     | ProtoFlag.DATA_EPOCH
+    | ProtoFlag.DNS_OPTION
+    | ProtoFlag.DNS_OPTION_V2
     | ProtoFlag.PUSH_UPDATE
 )
 

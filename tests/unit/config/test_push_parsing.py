@@ -8,6 +8,7 @@ import pytest
 
 from minivpn_trio.config.push import PushAssembler, PushedOptions, parse_push
 from minivpn_trio.config.push_options import MAX_ROUTES
+from minivpn_trio.config.tunnel_info import DNSServer, Route
 from minivpn_trio.errors import ConnectError, Stage
 
 
@@ -60,6 +61,11 @@ def test_a_usual_push() -> None:
         route_gateway=IPv4Address("10.8.0.1"),
         routes=(IPv4Network("192.168.5.0/24"), IPv4Network("10.9.0.1/32")),
         routes_ipv6=(IPv6Network("2000::/3"),),
+        route_table=(
+            Route(IPv4Network("192.168.5.0/24"), metric=5),
+            Route(IPv4Network("10.9.0.1/32")),
+            Route(IPv6Network("2000::/3")),
+        ),
         redirect_gateway=("def1", "bypass-dhcp"),
         block_flags=("block-outside-dns",),
         dns=(IPv4Address("10.8.0.1"), IPv6Address("fd00::53")),
@@ -167,3 +173,53 @@ def test_ways_around_the_tunnel_are_no_routes() -> None:
 def test_a_quick_renegotiation_is_slowed_down() -> None:
     assert parse_push(["reneg-sec 1"]).reneg_sec == 10
     assert parse_push(["reneg-sec 0"]).reneg_sec == 0
+
+
+def test_gateways_and_metrics_of_routes() -> None:
+    pushed = parse_push(
+        ["route 10.1.0.0 255.255.0.0 10.8.0.9 7", "route 10.2.0.0 255.255.0.0 default default", "route-metric 20",
+         "route-ipv6 fd01::/64 fd00::9 3", "route-ipv6 fd02::/64", "route-ipv6 fd03::/64 net_gateway"]
+    )  # fmt: skip
+    assert pushed.route_table == (
+        Route(IPv4Network("10.1.0.0/16"), IPv4Address("10.8.0.9"), 7),
+        Route(IPv4Network("10.2.0.0/16")),
+        Route(IPv6Network("fd01::/64"), IPv6Address("fd00::9"), 3),
+        Route(IPv6Network("fd02::/64")),
+    )
+    assert (pushed.route_metric, pushed.warnings, pushed.ignored) == (20, (), ("route-ipv6",))
+
+
+def test_all_that_is_said_of_a_dns_server() -> None:
+    pushed = parse_push(
+        ["dns server 2 address 10.0.0.2 [fd00::2]:5353", "dns server 1 address 10.0.0.1:853",
+         "dns server 1 transport DoT", "dns server 1 sni dns.example", "dns server 2 resolve-domains corp.example lab.example",
+         "dns server 2 dnssec optional", "dns server 3 dnssec yes"]
+    )  # fmt: skip
+    assert pushed.dns_servers == (
+        DNSServer(priority=1, addresses=((IPv4Address("10.0.0.1"), 853),), transport="DoT", sni="dns.example"),
+        DNSServer(
+            priority=2,
+            addresses=((IPv4Address("10.0.0.2"), None), (IPv6Address("fd00::2"), 5353)),
+            resolve_domains=("corp.example", "lab.example"),
+            dnssec="optional",
+        ),
+    )
+    assert [str(address) for address in pushed.dns] == ["10.0.0.1", "10.0.0.2", "fd00::2"]
+    assert "in the clear" in pushed.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["route 10.0.0.0 255.0.0.0 nowhere", "route 10.0.0.0 255.0.0.0 default -1", "route-ipv6 fd00::/8 x",
+     "dns server 1 transport DoX", "dns server 1 dnssec maybe", "dns server 1 sni a/b", "dns server 1 colour red",
+     "dns server 1 address 10.0.0.1:0", "redirect-private fly", "route-metric x"],
+)  # fmt: skip
+def test_nonsense_about_routes_and_servers(option: str) -> None:
+    pushed = parse_push([option])
+    assert pushed.unusable
+    assert (pushed.route_table, pushed.routes, pushed.dns_servers, pushed.dns) == ((), (), (), ())
+
+
+def test_redirect_private() -> None:
+    pushed = parse_push(["redirect-private bypass-dns"])
+    assert (pushed.redirect_private, pushed.redirect_gateway) == (("bypass-dns",), ())

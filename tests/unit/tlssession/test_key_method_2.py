@@ -204,7 +204,7 @@ def test_peer_info() -> None:
         "IV_MTU=1600",
         "IV_NCP=2",
         "IV_CIPHERS=AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305",
-        "IV_PROTO=6046",
+        "IV_PROTO=8158",
         "IV_LZO_STUB=1",
         "IV_COMP_STUB=1",
         "IV_COMP_STUBv2=1",
