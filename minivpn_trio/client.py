@@ -15,7 +15,9 @@ What a failure means, decided once and here:
   address once more (tlssession/login.py knows);
 - a server that cannot decide just now (AuthFailedTemporarily): an error like
   the others, but the server says how long to wait and where to try next;
-- anything else after the first ``Ready``: Reconnecting, with a growing delay.
+- anything else after the first ``Ready``: Reconnecting, with a growing delay. The round begins with
+  the server and the address that carried the tunnel, where the own address inside it is likely to stay the same
+  and streams to live on, unless that server sent us away (RESTART with the flag N).
 
 An error that ends an established tunnel never cancels the application's code
 inside the block: ``receive`` and ``send`` raise it, ``wait_closed`` returns it.
@@ -30,7 +32,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -63,7 +65,7 @@ from .events import (
     Warned,
 )
 from .items import Burst, TunnelUp
-from .networkio.dial import DialerContext, Endpoint, dial, over_stream, resolve
+from .networkio.dial import DialerContext, Endpoint, dial, is_numeric, over_stream, resolve
 from .networkio.transports import Transport
 from .packet.ids import RandomBytes, Role
 from .ports import Inlet, WaitingOutlet
@@ -135,9 +137,13 @@ class Client(trio.abc.Channel[Burst]):
         self._info_listeners: list[Callable[[TunnelInfo], None]] = []
         self._reconnections = 0
         self._last_reason = ""
-        # What AUTH_FAILED,TEMP asked for: seconds to wait, and the remote to stay with.
+        # What AUTH_FAILED,TEMP asked for: seconds to wait.
         self._requested_wait = 0.0
-        self._stay_with: Remote | None = None
+        # Where a round begins: with this remote, or with the one after it; and with this address, or with any other.
+        self._begin_with: Remote | None = None
+        self._begin_after = False
+        self._address: Any = None
+        self._other_address = False
         self._up_at: float | None = None
         self._closed_by: MiniVPNError | None = None
         self._closed = trio.Event()
@@ -317,8 +323,8 @@ class Client(trio.abc.Channel[Burst]):
         """Try each address of each remote. True: a tunnel was up and is lost. False: none came up."""
         for remote in self._remotes():
             try:
-                endpoints = [Endpoint(remote)] if self._connect is not None else await resolve(remote)
-            except TransportError as exc:
+                endpoints = await self._endpoints(remote)
+            except ConnectError as exc:
                 failures.append(exc)
                 continue
             for endpoint in endpoints:
@@ -331,7 +337,7 @@ class Client(trio.abc.Channel[Burst]):
                     failures.append(exc)
                     self._requested_wait = min(exc.backoff or 0.0, MAX_REQUESTED_WAIT)
                     if exc.advance == "no":
-                        self._stay_with = remote
+                        self._begin_at(endpoint, remote)
                         return False
                     if exc.advance == "remote":
                         break
@@ -341,21 +347,44 @@ class Client(trio.abc.Channel[Burst]):
                     if not exc.restart:
                         raise
                     self._last_reason = exc.reason
+                    advance = "remote" if exc.next_remote else "no"
                     if isinstance(exc.__cause__, AuthFailedTemporarily):
+                        advance = exc.__cause__.advance
                         self._requested_wait = min(exc.__cause__.backoff or 0.0, MAX_REQUESTED_WAIT)
+                    self._begin_at(endpoint, remote, advance)
                     return True
         return False
+
+    def _begin_at(self, endpoint: Endpoint, remote: Remote, advance: str = "no") -> None:
+        """Let rounds begin here from now on; ``advance`` as in AUTH_FAILED,TEMP."""
+        self._begin_with, self._begin_after = remote, advance == "remote"
+        self._address, self._other_address = endpoint.address, advance != "no"
 
     def _remotes(self) -> list[Remote]:
         """The remotes in the order in which this round tries them."""
         remotes = list(self.config.remotes)
         if self.config.remote_random:
             self._random.shuffle(remotes)
-        if self._stay_with in remotes:
-            remotes.remove(self._stay_with)
-            remotes.insert(0, self._stay_with)
-        self._stay_with = None
+        if self._begin_with in remotes:
+            start = remotes.index(self._begin_with) + self._begin_after
+            remotes = remotes[start:] + remotes[:start]
         return remotes
+
+    async def _endpoints(self, remote: Remote) -> list[Endpoint]:
+        """The addresses of ``remote`` in the order in which they are tried. Raises ConnectError."""
+        if self._connect is not None:
+            return [Endpoint(remote)]
+        name = remote.host
+        if self.config.remote_random_hostname and not is_numeric(name):
+            # Servers with a wildcard in the DNS are spread by it, past every cache (reference: socket.c).
+            name = f"{self._rng(6).hex()}.{name}"
+        timeout = self.config.for_remote(remote).connect_timeout
+        with trio.move_on_after(timeout):
+            endpoints = await resolve(replace(remote, host=name))
+            if remote == self._begin_with:
+                endpoints.sort(key=lambda each: (each.address == self._address) is self._other_address)
+            return endpoints
+        raise HandshakeTimeout(f"no address for {remote.host}: no answer in {timeout:g} s", stage=Stage.RESOLVE)
 
     async def _logins(self, endpoint: Endpoint, up: Callable[[TunnelUp], None]) -> None:
         """One connection; and again, as long as a login was refused and another one may do."""
@@ -384,15 +413,16 @@ class Client(trio.abc.Channel[Burst]):
     async def _one_connection(self, endpoint: Endpoint, up: Callable[[TunnelUp], None]) -> None:
         """One transport and what runs over it; ends only with an exception."""
         remote = endpoint.remote
+        config = self.config.for_remote(remote)
         self.emit(DialStarted(time=trio.current_time(), host=endpoint.host, port=remote.port, proto=remote.proto))
-        transport = await self._dial(endpoint)
+        transport = await self._dial(endpoint, config)
         self.emit(
             DialDone(
                 time=trio.current_time(), host=remote.host, port=remote.port, proto=remote.proto, address=transport.peer
             )
         )
         connection = Connection(
-            self.config,
+            config,
             transport,
             context=self._context,
             login=self._login,
@@ -428,18 +458,18 @@ class Client(trio.abc.Channel[Burst]):
             self._past = add_stats(self._past, connection.stats())
             self._connection = None
 
-    async def _dial(self, endpoint: Endpoint) -> Transport:
+    async def _dial(self, endpoint: Endpoint, config: TunnelConfig) -> Transport:
         """Open a transport in bounded time."""
-        timeout = self.config.connect_timeout
+        timeout = config.connect_timeout
         with trio.move_on_after(timeout):
             if self._connect is None:
-                return await dial(endpoint, self.config)
+                return await dial(endpoint, config)
             try:
                 made = await self._connect(endpoint.remote)
             except (OSError, trio.BrokenResourceError) as exc:
                 raise TransportError(f"the application's connect failed: {exc}", stage=Stage.DIAL) from exc
             if isinstance(made, trio.abc.Stream):
-                return over_stream(made, endpoint.remote, self.config)
+                return over_stream(made, endpoint.remote, config)
             if not isinstance(made, Transport):
                 raise TypeError(f"connect returned neither a Transport nor a trio Stream, but {made!r}")
             return made

@@ -130,7 +130,6 @@ class Connection:
         )
         self._was_up = False
         self._is_datagram = not transport.is_stream
-        self._exit_notify = max(config.explicit_exit_notify, 1)
 
     async def run(self, came_up: Callable[[TunnelUp], None]) -> None:
         """Run until the connection fails; never returns normally.
@@ -313,7 +312,9 @@ class Connection:
             control = self.muxer.wrap_control(self.reliable.poll_transmit(now), now)
             # A stream that ends says it all; a datagram may be lost, so it is repeated as
             # explicit-exit-notify asks.
-            data = self.data.goodbye(now) * self._exit_notify if self._is_datagram else []
+            tunnel = self.session.negotiated
+            times = max(tunnel.explicit_exit_notify, 1) if tunnel is not None else 1
+            data = self.data.goodbye(now) * times if self._is_datagram else []
             if control or data:
                 self._transport.send_nowait(control + data)
         except MiniVPNError:

@@ -163,10 +163,12 @@ class TunnelClosed(MiniVPNError):
     """The tunnel was up and is gone: the server left, was lost, or told us to go.
 
     ``restart`` says whether connecting again may help; a client that is
-    allowed to reconnect does so and never shows this error.
+    allowed to reconnect does so and never shows this error. ``next_remote``:
+    not with this server, if there is another one.
     """
 
-    def __init__(self, reason: str, *, restart: bool = False) -> None:
+    def __init__(self, reason: str, *, restart: bool = False, next_remote: bool = False) -> None:
         super().__init__(f"the tunnel is closed: {reason}")
         self.reason = reason
         self.restart = restart
+        self.next_remote = next_remote

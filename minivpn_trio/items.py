@@ -196,6 +196,9 @@ class DataChannelKey:
     ping: float = 0.0
     ping_restart: float = 0.0
     ping_exit: float = 0.0
+    #: The tunnel ends after so long with less than ``inactive_bytes`` of IP packets, both ways together; 0: never.
+    inactive: float = 0.0
+    inactive_bytes: int = 0
     #: Renegotiate after this many bytes or packets in either direction; 0: no such limit.
     reneg_bytes: int = 0
     reneg_packets: int = 0

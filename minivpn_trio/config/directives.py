@@ -61,9 +61,11 @@ _HONOURED = """
     port 1 1 c          proto 1 1 c             proto-force 1 1       pull 0 0            pull-filter 2 2
     push-peer-info 0 0  rcvbuf 1 1              redirect-gateway 0 15 redirect-private 0 15   remote 1 3 c
     remote-cert-eku 1 1 remote-cert-ku 0 15     remote-cert-tls 1 1   remote-random 0 0   reneg-bytes 1 1
+    remote-random-hostname 0 0
     reneg-pkts 1 1      reneg-sec 1 2           replay-window 0 2     route 1 4           route-gateway 1 1
     route-ipv6 1 3      route-ipv6-gateway 1 1  route-metric 1 1      route-nopull 0 0    rport 1 1 c
     server-poll-timeout 1 1 c
+    session-timeout 1 1
     setenv 1 2          setenv-safe 1 2         sndbuf 1 1            tls-auth 1 2 i c    tls-cert-profile 1 1
     tls-cipher 1 1      tls-ciphersuites 1 1    tls-client 0 0        tls-crypt 1 1 i c   tls-crypt-v2 1 1 i c
     tls-groups 1 1      tls-timeout 1 1         tls-version-max 1 1   tls-version-min 1 2 topology 1 1
@@ -82,12 +84,13 @@ _IGNORED = {
         bcast-buffers disable-dco
     """,
     "a connection is always built anew, with everything kept in memory": """
-        persist-key persist-tun persist-local-ip persist-remote-ip up-delay up-restart ping-timer-rem float
+        persist-key persist-tun persist-local-ip persist-remote-ip up-delay up-restart ping-timer-rem
         tls-exit auth-token auth-token-user
     """,
-    "names are resolved, and resolved again, for as long as connecting is allowed to take": """
+    "a name that cannot be resolved counts as a server that cannot be reached, and is asked for in each round anew": """
         resolv-retry preresolve ip-remote-hint
     """,
+    "a server is heard from the address that was dialled; one that moves is found again by its name": "float",
     "there is no device of the operating system to set up": """
         dev-node tun-ipv6 ifconfig-noexec ifconfig-nowarn route-noexec route-delay route-method
         max-routes iproute tap-sleep ip-win32 dhcp-renew dhcp-release dhcp-pre-release dhcp-internal register-dns
@@ -120,9 +123,9 @@ _WARNED = {
         ifconfig-pool-linear management-client-pf
     """,
     "it is meant for Ethernet tunnels (tap)": "tun-mtu-extra",
-    "a tunnel inside a program does not need it": "client-nat shaper session-timeout tun-mtu-max replay-persist",
+    "a tunnel inside a program does not need it": "client-nat shaper tun-mtu-max replay-persist",
     "not supported yet; the tunnel works without": """
-        remote-random-hostname remap-usr1 keying-material-exporter compat-mode
+        remap-usr1 keying-material-exporter compat-mode
         x509-username-field
     """,
     "the crypto library is not configured by a profile": "engine providers",

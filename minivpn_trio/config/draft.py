@@ -35,6 +35,12 @@ class RemoteDraft:
     line: int | None = None
     #: What was said of proxies; None: nothing.
     proxy: ProxyDraft | None = None
+    #: Fields of TunnelConfig that a ``<connection>`` sets for itself.
+    values: dict[str, Any] = field(default_factory=dict)
+    #: Its own wrapping of the control channel; the last one counts.
+    wraps: list[WrapDraft] = field(default_factory=list)
+    #: Directives that stood in it.
+    names: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)

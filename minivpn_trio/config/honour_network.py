@@ -140,6 +140,7 @@ def _reneg_sec(draft: Draft, statement: Statement) -> None:
 
 def _inactive(draft: Draft, statement: Statement) -> None:
     draft.values["inactive"] = float(number(statement.values, 0, 0, _LONG))
+    draft.values["inactive_bytes"] = number(statement.values, 1, 0, 2**63 - 1) if len(statement.values) > 1 else 0
 
 
 def _explicit_exit_notify(draft: Draft, statement: Statement) -> None:
@@ -206,7 +207,7 @@ def _setenv(draft: Draft, statement: Statement) -> None:
         case "PUSH_PEER_INFO":
             draft.values["push_peer_info"] = True
         case "REMOTE_RANDOM_HOSTNAME":
-            draft.warn(statement, "not supported yet; the tunnel works without")
+            draft.values["remote_random_hostname"] = True
         case "SERVER_POLL_TIMEOUT":
             draft.values["connect_timeout"] = float(number(statement.values, 1, 1, _DAY))
         case _ if name.startswith("UV_") or name in (*PEER_INFO_ALWAYS, *_PEER_INFO_DETAILS):
@@ -225,6 +226,7 @@ HANDLERS: dict[str, Handler] = {
     "bind": _nothing,
     "nobind": _nothing,
     "remote-random": _flag("remote_random"),
+    "remote-random-hostname": _flag("remote_random_hostname"),
     "connect-retry": _connect_retry,
     "connect-retry-max": _connect_retry_max,
     "connect-timeout": _seconds("connect_timeout", low=1),
@@ -243,6 +245,7 @@ HANDLERS: dict[str, Handler] = {
     "ping-restart": _ping_restart,
     "ping-exit": _ping_exit,
     "inactive": _inactive,
+    "session-timeout": _seconds("session_timeout"),
     "explicit-exit-notify": _explicit_exit_notify,
     "pull-filter": _pull_filter,
     "route-nopull": _flag("route_nopull"),

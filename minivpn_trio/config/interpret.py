@@ -6,9 +6,10 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from .directives import DIRECTIVES, Directive, Treatment
-from .draft import BadValue, Draft, Handler, RemoteDraft
+from .draft import BadValue, Draft, Handler, RemoteDraft, WrapDraft
 from .grammar import Statement
 from .honour_data import HANDLERS as DATA
 from .honour_network import HANDLERS as NETWORK
@@ -49,7 +50,12 @@ def _apply(draft: Draft, statement: Statement) -> None:
     if directive is None:
         _unknown(draft, statement, optional=optional)
         return
-    draft.lines[directive.name] = statement.line
+    if draft.connection is None:
+        draft.lines[directive.name] = statement.line
+    else:
+        draft.connection.names.add(directive.name)
+        if directive.name not in _BINDING:
+            draft.lines.setdefault(directive.name, statement.line)
     if statement.block is not None and not directive.inline:
         draft.error(statement, "it cannot be written as a block")
         return
@@ -75,25 +81,27 @@ def _honour(draft: Draft, statement: Statement, directive: Directive) -> None:
     handler = _HANDLERS[directive.name]
     if draft.connection is not None and directive.name == "connect-retry-max":
         return  # openvpn allows it in a block and forgets it at the block's end
+    own = draft.connection if directive.name not in _PROFILE_WIDE else None
+    values, wraps = draft.values, draft.wraps
+    if own is not None:
+        draft.values, draft.wraps = own.values, own.wraps
     try:
         handler(draft, statement)
     except BadValue as bad:
         draft.error(statement, str(bad) + _run_together(statement))
         return
+    finally:
+        draft.values, draft.wraps = values, wraps
     hint = _run_together(statement)
     if hint:
         draft.warn(statement, "a value looks strange" + hint)
-    if draft.connection is not None and directive.name not in _PER_CONNECTION:
+    if draft.connection is not None and directive.name in _PROFILE_WIDE:
         draft.warn(statement, "it holds for all servers of the profile, not only for this <connection>")
 
 
-#: What a ``<connection>`` really has for itself here.
-_PER_CONNECTION = frozenset(
-    {
-        "remote", "port", "rport", "proto", "bind", "nobind", "tls-auth", "tls-crypt", "tls-crypt-v2",
-        "http-proxy", "http-proxy-option", "socks-proxy", "proxy-obfs4", "scramble",
-    }
-)
+#: May stand in a ``<connection>`` and holds for all of them: delays are between rounds over all servers.
+_PROFILE_WIDE = frozenset({"connect-retry"})
+_BINDING = ("bind", "lport", "local", "nobind")
 
 
 def _how_many(low: int, high: int, count: int) -> str:
@@ -170,11 +178,11 @@ def _connection(draft: Draft, statement: Statement) -> None:
 def finish(draft: Draft) -> TunnelConfig:
     """The configuration, as far as it can be understood; what is missing or at odds is complained of."""
     values = draft.values
-    values["remotes"] = _remotes(draft)
     _check_kind(draft)
     _check_binding(draft)
     _check_identity(draft)
     _wrap(draft)
+    values["remotes"] = _remotes(draft)
     _ciphers(draft)
     _check_compression(draft)
     _check_sizes(draft)
@@ -205,7 +213,8 @@ def _remotes(draft: Draft) -> tuple[Remote, ...]:
         port = each.port if each.port is not None else inherited.port
         proto = each.proto or inherited.proto or "udp"
         if draft.forced_transport is None or proto.startswith(draft.forced_transport):
-            remote = Remote(each.host, _DEFAULT_PORT if port is None else port, proto)
+            settings = tuple(sorted(each.values.items()))
+            remote = Remote(each.host, _DEFAULT_PORT if port is None else port, proto, settings=settings)
             remotes.append(apply_proxies(draft, each, remote))
     if not remotes and not any(d.directive == "remote" and d.severity == "error" for d in draft.diagnostics):
         reason = "proto-force leaves no server" if drafts else "there is no server to connect to"
@@ -223,14 +232,26 @@ def _check_kind(draft: Draft) -> None:
 
 def _check_binding(draft: Draft) -> None:
     """Where our own end is bound. With ``pull`` openvpn binds only when asked to (options.c, need_bind)."""
-    values, lines = draft.values, draft.lines
-    asked = [name for name in ("bind", "lport", "local") if name in lines]
+    said = {name for name in _BINDING if name in draft.lines}
+    _bind(draft, said, draft.values, draft.default_remote.port, draft.lines.get("nobind"))
+    for each in draft.connections:
+        own = each.names.intersection(_BINDING)
+        if own:
+            local_port = each.values.get("local_port", draft.values.get("local_port"))
+            if local_port is not None:
+                each.values["local_port"] = local_port
+            port = each.port if "port" in each.names else draft.default_remote.port
+            _bind(draft, said | own, each.values, port, each.line)
+
+
+def _bind(draft: Draft, said: set[str], values: dict[str, Any], port: int | None, line: int | None) -> None:
+    asked = [name for name in ("bind", "lport", "local") if name in said]
     if asked == ["lport"] and not values.get("local_port"):
         asked = []  # lport 0: any port
-    if "nobind" in lines and asked:
-        draft.overall("error", "nobind", f"it makes no sense together with {asked[0]}; leave one of them out")
-    elif "bind" in lines and "lport" not in lines:
-        port = draft.default_remote.port
+    if "nobind" in said and asked:
+        text = f"it makes no sense together with {asked[0]}; leave one of them out"
+        draft.complain("error", line, "nobind", text)
+    elif "bind" in said and "lport" not in said:
         values["local_port"] = _DEFAULT_PORT if port is None else port
 
 
@@ -268,20 +289,37 @@ def _check_identity(draft: Draft) -> None:
 
 
 def _wrap(draft: Draft) -> None:
-    if not draft.wraps:
-        return
-    direction = draft.values.get("key_direction")
+    general = draft.values.get("key_direction")
+    if draft.wraps:
+        _wrap_with(draft, draft.wraps, draft.values, general)
+    for each in draft.connections:
+        # What a block wraps with replaces what the profile does, of whatever kind (reference: options.c).
+        if each.wraps:
+            _wrap_with(draft, each.wraps, each.values, general)
+        elif draft.values.get("control_wrap") != "tls-auth":
+            each.values.pop("key_direction", None)
+    if draft.connections and not draft.wraps:
+        first, *others = [{name: each.values.get(name) for name in _WRAP_FIELDS} for each in draft.connections]
+        if first["control_wrap"] is not None and all(other == first for other in others):
+            # The same for each: then it is the profile's.
+            draft.values.update(first)
+            for each in draft.connections:
+                for name in _WRAP_FIELDS:
+                    del each.values[name]
+
+
+_WRAP_FIELDS = ("control_wrap", "control_wrap_key", "key_direction")
+
+
+def _wrap_with(draft: Draft, wraps: list[WrapDraft], values: dict[str, Any], direction: int | None) -> None:
     # The last one counts, like any directive; what openvpn calls an error stays one.
-    kinds = {wrap.kind for wrap in draft.wraps}
-    last = draft.wraps[-1]
-    if len(kinds) > 1:
+    last = wraps[-1]
+    if len({wrap.kind for wrap in wraps}) > 1:
         draft.complain("error", last.line, last.kind, "only one of tls-auth, tls-crypt and tls-crypt-v2 can be used")
-    elif draft.connections and len({wrap.key for wrap in draft.wraps}) > 1:
-        draft.complain("error", last.line, last.kind, "different keys for different servers are not supported")
-    draft.values.update(
+    values.update(
         control_wrap=last.kind,
         control_wrap_key=last.key,
-        key_direction=direction if last.kind == "tls-auth" else None,
+        key_direction=values.get("key_direction", direction) if last.kind == "tls-auth" else None,
     )
     if last.kind == "tls-auth" and not draft.authenticates:
         draft.complain("error", last.line, last.kind, "it needs a digest, but the profile says auth none")
@@ -349,8 +387,11 @@ def _check_compression(draft: Draft) -> None:
 
 
 def _check_sizes(draft: Draft) -> None:
-    values = draft.values
-    if values.get("fragment") is not None and any(remote.is_tcp for remote in values["remotes"]):
+    general = draft.values.get("fragment")
+    if any(
+        remote.is_tcp and dict(remote.settings).get("fragment", general) is not None
+        for remote in draft.values["remotes"]
+    ):
         draft.overall("error", "fragment", "fragments exist only over UDP")
 
 

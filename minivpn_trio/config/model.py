@@ -8,7 +8,7 @@ from disk after the configuration exists.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import ConfigError
 from .credentials import Credentials
@@ -57,6 +57,8 @@ class Remote:
     #: What the connection goes through; the proxy resolves ``host``, we do not.
     proxy: Proxy | None = None
     scramble: Scramble | None = None
+    #: What a ``<connection>`` block says for this server alone: names of TunnelConfig's fields, and values.
+    settings: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
 
     @property
     def is_tcp(self) -> bool:
@@ -166,14 +168,21 @@ class TunnelConfig:
     ping_restart: float = 120.0
     ping_exit: float = 0.0
     explicit_exit_notify: int = 0
+    #: The end of it all: after so long with less than ``inactive_bytes`` of IP packets, both ways together
+    #: (0: with none at all); and ``session_timeout`` after a tunnel came up, whatever it carries. 0: never.
     inactive: float = 0.0
+    inactive_bytes: int = 0
+    session_timeout: float = 0.0
 
     # connecting
     remote_random: bool = False
+    #: A label of random hexadecimal digits is put before each name that is looked up.
+    remote_random_hostname: bool = False
     connect_retry: float = 1.0
     connect_retry_max_delay: float = 300.0
     #: Rounds over all remotes; None: for ever once the tunnel was up, one round before.
     connect_retry_max: int | None = None
+    #: From the first packet or the TCP handshake to the server's first answer, each.
     connect_timeout: float = 120.0
     #: Kernel socket buffers of the outer socket; 0: the system's defaults.
     sndbuf: int = 0
@@ -196,6 +205,10 @@ class TunnelConfig:
         """A copy that holds these credentials."""
         return replace(self, credentials=Credentials(username, password))
 
+    def for_remote(self, remote: Remote) -> TunnelConfig:
+        """The configuration as it is for one of the servers: with what is said of it alone."""
+        return replace(self, **dict(remote.settings)) if remote.settings else self
+
     def with_proxy(self, proxy: Proxy | None) -> TunnelConfig:
         """A copy whose every remote is reached through ``proxy`` (None: directly)."""
         return replace(self, remotes=tuple(replace(remote, proxy=proxy) for remote in self.remotes))
@@ -208,6 +221,9 @@ class TunnelConfig:
             if remote.proxy is not None and not remote.is_tcp and not isinstance(remote.proxy, SocksProxy):
                 name = "proxy-obfs4" if isinstance(remote.proxy, Obfs4Bridge) else "http-proxy"
                 raise ConfigError("it carries only TCP; the remote says udp", directive=name)
+            own = self.for_remote(remote)
+            if own.control_wrap != "none" and own.control_wrap_key is None:
+                raise ConfigError("the key is missing", directive=own.control_wrap)
         # A PKCS #12 file may hold the CA too; whether it does is seen when it is opened.
         if self.ca is None and self.pkcs12 is None and not self.peer_fingerprints:
             raise ConfigError(
@@ -227,8 +243,6 @@ class TunnelConfig:
             raise ConfigError(
                 "the profile asks a question: give on_challenge to answer it", directive="static-challenge"
             )
-        if self.control_wrap != "none" and self.control_wrap_key is None:
-            raise ConfigError("the key is missing", directive=self.control_wrap)
         for name in (*self.data_ciphers, *filter(None, [self.data_ciphers_fallback])):
             if name in SMALL_BLOCK_CIPHERS:
                 if not self.allow_small_blocks:

@@ -58,6 +58,8 @@ class NegotiatedTunnel:
     ping_restart: float
     ping_exit: float
     inactive: float
+    inactive_bytes: int
+    session_timeout: float
     reneg_sec: float
     explicit_exit_notify: int
     #: Largest datagram payload; None: no fragment header.
@@ -269,6 +271,8 @@ def negotiate(
         ping_restart=ping_restart,
         ping_exit=ping_exit,
         inactive=merged.inactive if merged.inactive is not None else config.inactive,
+        inactive_bytes=merged.inactive_bytes if merged.inactive is not None else config.inactive_bytes,
+        session_timeout=merged.session_timeout if merged.session_timeout is not None else config.session_timeout,
         reneg_sec=merged.reneg_sec if merged.reneg_sec is not None else config.reneg_sec,
         explicit_exit_notify=exit_notify,
         fragment=fragment_limit(config, around),

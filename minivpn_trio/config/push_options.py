@@ -342,6 +342,11 @@ def _keepalive(draft: PushDraft, values: list[str]) -> None:
     draft.values["ping_restart"] = float(_number(values[1], 1, MAX_TIMER))
 
 
+def _inactive(draft: PushDraft, values: list[str]) -> None:
+    draft.values["inactive"] = float(_number(values[0] if values else "", 0, MAX_TIMER))
+    draft.values["inactive_bytes"] = _number(values[1], 0, 2**63 - 1) if len(values) > 1 else 0
+
+
 def _reneg_sec(draft: PushDraft, values: list[str]) -> None:
     seconds = _number(values[0] if values else "", 0, MAX_TIMER)
     draft.values["reneg_sec"] = float(max(seconds, MIN_RENEG) if seconds else 0)
@@ -417,7 +422,8 @@ HANDLERS: dict[str, _Handler] = {
     "ping-restart": _seconds("ping_restart"),
     "ping-exit": _seconds("ping_exit"),
     "keepalive": _keepalive,
-    "inactive": _seconds("inactive"),
+    "inactive": _inactive,
+    "session-timeout": _seconds("session_timeout"),
     "reneg-sec": _reneg_sec,
     "explicit-exit-notify": _explicit_exit_notify,
     "peer-id": _peer_id,
@@ -436,7 +442,7 @@ UNUSED = frozenset(
         "comp-noadapt", "dhcp-pre-release", "dhcp-release", "dhcp-renew", "echo", "ifconfig-noexec",
         "ifconfig-nowarn", "ip-win32", "lladdr", "max-routes", "mute", "parameter", "persist-key",
         "persist-local-ip", "persist-remote-ip", "persist-tun", "ping-timer-rem", "push-continuation",
-        "rcvbuf", "register-dns", "route-delay", "route-method", "session-timeout",
+        "rcvbuf", "register-dns", "route-delay", "route-method",
         "setenv-safe", "shaper", "sndbuf", "socket-flags", "tap-sleep", "tun-ipv6", "verb",
     }
 )  # fmt: skip

@@ -101,6 +101,8 @@ class PushedOptions:
     ping_restart: float | None = None
     ping_exit: float | None = None
     inactive: float | None = None
+    inactive_bytes: int = 0
+    session_timeout: float | None = None
     reneg_sec: float | None = None
     explicit_exit_notify: int | None = None
 

@@ -116,6 +116,7 @@ class DataChannel:
         self._keys_installed += 1
         self._keys_changed()
         self._keepalive.configure(ping=key.ping, ping_restart=key.ping_restart, ping_exit=key.ping_exit, now=now)
+        self._keepalive.watch_use(inactive=key.inactive, inactive_bytes=key.inactive_bytes, now=now)
         self._occ.options = key.options
         self._rekey_reason = None
         self._wake()
@@ -152,8 +153,11 @@ class DataChannel:
         else:
             for first, run in groupby(packets, lambda packet: packet[:1]):
                 opened += self._open_run(first, list(run), now)
+        size = sum(map(len, opened))
         self._packets_in += len(opened)
-        self._bytes_in += sum(map(len, opened))
+        self._bytes_in += size
+        if size and self._keepalive.inactive:
+            self._keepalive.count(size, now)
         if tracer is not None and drops_before is not None and packets:
             self._trace_in(tracer, packets, self.drops - drops_before, now)
         return opened
@@ -168,8 +172,11 @@ class DataChannel:
             return []
         sealed = self._seal(packets, now)
         if sealed:
+            size = sum(map(len, packets))
             self._packets_out += len(packets)
-            self._bytes_out += sum(map(len, packets))
+            self._bytes_out += size
+            if self._keepalive.inactive:
+                self._keepalive.count(size, now)
         return sealed
 
     # Output
@@ -188,7 +195,7 @@ class DataChannel:
     def handle_timeout(self, now: float) -> Burst:
         """Forget old keys and stale fragments; the pings and answers that are due.
 
-        TunnelClosed: the peer was silent for too long.
+        TunnelClosed: the peer was silent for too long, or the tunnel not used (``inactive``).
         """
         if now >= self._keys_expire_at:
             self._expire_keys(now)

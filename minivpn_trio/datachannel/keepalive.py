@@ -5,6 +5,9 @@ receiver swallows it and never answers. Whoever has sent nothing for ``ping``
 seconds sends one; whoever has heard nothing for ``ping_restart`` or
 ``ping_exit`` seconds gives the peer up. Only packets that authenticated and
 were no replays count as heard, or an attacker could hide that the peer is gone.
+
+``inactive`` looks at the IP packets instead: when too few bytes of them went
+through, the tunnel is of no use any more and ends for good. Pings are none.
 """
 
 from __future__ import annotations
@@ -25,6 +28,12 @@ class Keepalive:
     ping: float = 0.0
     ping_restart: float = 0.0
     ping_exit: float = 0.0
+    #: Bytes of IP packets without which ``inactive`` seconds end the tunnel.
+    inactive: float = 0.0
+    inactive_bytes: int = 0
+    #: Since when less than that came through, and how much did.
+    idle_since: float | None = None
+    moved: int = 0
     #: When something was last sent, and last heard; None: the tunnel is not up yet.
     last_sent: float | None = None
     last_heard: float | None = None
@@ -38,6 +47,20 @@ class Keepalive:
         if self.last_sent is None:
             self.last_sent = now
 
+    def watch_use(self, *, inactive: float, inactive_bytes: int, now: float) -> None:
+        """End an unused tunnel. A new key changes nothing about since when it is unused."""
+        self.inactive = inactive
+        self.inactive_bytes = inactive_bytes
+        if self.idle_since is None:
+            self.idle_since = now
+
+    def count(self, size: int, now: float) -> None:
+        """IP packets of ``size`` bytes in all went in or out (reference: forward.h, register_activity)."""
+        self.moved += size
+        if self.moved >= self.inactive_bytes:
+            self.moved = 0
+            self.idle_since = now
+
     def next_timeout(self) -> float | None:
         """When there is something to do if the silences last."""
         times = []
@@ -45,6 +68,8 @@ class Keepalive:
             times.append(self.last_sent + self.ping)
         if self.last_heard is not None:
             times.extend(self.last_heard + limit for limit in (self.ping_restart, self.ping_exit) if limit)
+        if self.idle_since is not None and self.inactive:
+            times.append(self.idle_since + self.inactive)
         return min(times, default=None)
 
     def ping_is_due(self, now: float) -> bool:
@@ -52,7 +77,9 @@ class Keepalive:
         return bool(self.ping) and self.last_sent is not None and now >= self.last_sent + self.ping
 
     def check_peer(self, now: float) -> None:
-        """Raise TunnelClosed if the peer was silent for too long."""
+        """Raise TunnelClosed if the peer was silent, or the tunnel of no use, for too long."""
+        if self.idle_since is not None and self.inactive and now >= self.idle_since + self.inactive:
+            raise TunnelClosed(f"the tunnel was not used for {self.inactive:g} s (inactive)", restart=False)
         if self.last_heard is None:
             return
         if self.ping_exit and now >= self.last_heard + self.ping_exit:

@@ -23,7 +23,7 @@ from .framing import max_frame_of
 from .scramble import Scrambler
 from .transports import ScrambledTransport, StreamTransport, Transport, UDPTransport
 
-__all__ = ["DialerContext", "Endpoint", "dial", "lookup", "open_socket", "over_stream", "resolve"]
+__all__ = ["DialerContext", "Endpoint", "dial", "is_numeric", "lookup", "open_socket", "over_stream", "resolve"]
 
 #: An application's own way to reach a server. Returns a Transport, or a byte stream that will
 #: carry framed packets. What it raises ends the attempt.
@@ -87,6 +87,15 @@ async def resolve(remote: Remote) -> list[Endpoint]:
             remedy="check the name in the profile's remote line and this machine's resolver",
         ) from exc
     return [Endpoint(remote, family, address) for family, address in found]
+
+
+def is_numeric(host: str) -> bool:
+    """Whether ``host`` is an address and no name, so that nobody need be asked."""
+    try:
+        socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return False
+    return True
 
 
 async def lookup(host: str, port: int, kind: socket.SocketKind, family: int = 0) -> list[tuple[int, Any]]:

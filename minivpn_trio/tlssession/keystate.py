@@ -34,6 +34,8 @@ class DataSettings:
     ping: float = 0.0
     ping_restart: float = 0.0
     ping_exit: float = 0.0
+    inactive: float = 0.0
+    inactive_bytes: int = 0
     reneg_bytes: int = 0
     reneg_packets: int = 0
     fragment: int | None = None
@@ -147,6 +149,8 @@ class KeyState:
             ping=settings.ping,
             ping_restart=settings.ping_restart,
             ping_exit=settings.ping_exit,
+            inactive=settings.inactive,
+            inactive_bytes=settings.inactive_bytes,
             reneg_bytes=settings.reneg_bytes,
             reneg_packets=settings.reneg_packets,
             fragment=settings.fragment,

@@ -122,6 +122,8 @@ class TlsSession(SessionMachine):
         #: Until when the server waits for a second factor; None: it did not say that it does.
         self._pending_until: float | None = None
         self._occ_cipher: str | None = None
+        #: When the session has lasted long enough (session-timeout).
+        self._ends_at: float | None = None
         #: What the push and the profile say together; None before PUSH_REPLY.
         self.negotiated: NegotiatedTunnel | None = None
 
@@ -134,7 +136,9 @@ class TlsSession(SessionMachine):
             self._emit(Warned(time=now, stage=Stage.TLS_HANDSHAKE, text=text))
         v2_key = self.config.control_wrap == "tls-crypt-v2"
         opcode = Opcode.CONTROL_HARD_RESET_CLIENT_V3 if v2_key else Opcode.CONTROL_HARD_RESET_CLIENT_V2
-        self._open_first(opcode, now)
+        key = self._open_first(opcode, now)
+        # Until the server says something it may as well not be there (reference: forward.c, check_server_poll_timeout).
+        key.deadline = min(key.deadline, now + self.config.connect_timeout)
         self._emit(ResetSent(time=now))
 
     def handle_remote_bound(self, now: float) -> None:
@@ -142,6 +146,7 @@ class TlsSession(SessionMachine):
         key = self._pending
         if key is None or self.state is not SessionState.PRE_START:
             return
+        key.deadline = key.started + self.config.hand_window
         self._emit(ResetDone(time=now))
         with self._verdicts(now):
             self._start_tls(key, now)
@@ -256,7 +261,8 @@ class TlsSession(SessionMachine):
                 self._emit(ServerMessage(time=now, text=text[:256]))
                 if not message.keep_credentials:
                     self._login.forget()
-                raise self._lost(_with("the server asks us to connect again", message.text))
+                reason = _with("the server asks us to connect again", message.text)
+                raise self._lost(reason, next_remote=message.next_remote)
             case HaltMessage():
                 self._emit(ServerMessage(time=now, text=text[:256]))
                 raise TunnelClosed(_with("the server asks us to stop", message.text), restart=False)
@@ -291,6 +297,8 @@ class TlsSession(SessionMachine):
         self._login.accepted()
         self._cc_exit = tunnel.cc_exit
         self._reneg_sec = tunnel.reneg_sec
+        if tunnel.session_timeout:
+            self._ends_at = now + tunnel.session_timeout
         self._settings = DataSettings(
             cipher=tunnel.cipher,
             auth=tunnel.auth,
@@ -301,6 +309,8 @@ class TlsSession(SessionMachine):
             ping=tunnel.ping,
             ping_restart=tunnel.ping_restart,
             ping_exit=tunnel.ping_exit,
+            inactive=tunnel.inactive,
+            inactive_bytes=tunnel.inactive_bytes,
             reneg_bytes=tunnel.reneg_bytes,
             reneg_packets=self.config.reneg_packets,
             fragment=tunnel.fragment,
@@ -420,19 +430,23 @@ class TlsSession(SessionMachine):
             return TunnelClosed(_with("the server wants a new login", error.reason), restart=True)
         return error
 
-    def _lost(self, reason: str) -> Exception:
+    def _lost(self, reason: str, *, next_remote: bool = False) -> Exception:
         """The server goes away and may come back."""
         if self._current is None:
             return ConnectError(reason, stage=Stage.PUSH, remedy="try again later")
-        return TunnelClosed(reason, restart=True)
+        return TunnelClosed(reason, restart=True, next_remote=next_remote)
 
     # timers
 
     def _timers(self) -> Iterator[float]:
         if self._push_request_at is not None:
             yield self._push_request_at
+        if self._ends_at is not None:
+            yield self._ends_at
 
     def _on_timeout(self, now: float) -> None:
+        if self._ends_at is not None and now >= self._ends_at:
+            raise TunnelClosed("the session has lasted as long as it may (session-timeout)", restart=False)
         key = self._pending
         if self._push_request_at is None or now < self._push_request_at:
             return

@@ -82,16 +82,14 @@ def test_connection_blocks_take_the_defaults_that_stand_before_them() -> None:
     assert config is not None
     assert config.remotes == (
         Remote("one.example.net", 5000, "tcp"),
-        Remote("two.example.net", 443, "udp"),
+        Remote("two.example.net", 443, "udp", settings=(("explicit_exit_notify", 1),)),
         Remote("three.example.net", 53, "udp"),
     )
     assert config.control_wrap == "tls-crypt"
     assert config.credentials == Credentials("somebody", "secret-of-somebody")
-    assert config.explicit_exit_notify == 1
-    assert [(each.line, each.directive) for each in profile.warnings] == [
-        (14, "explicit-exit-notify"),
-        (21, "remote"),
-    ]
+    assert config.explicit_exit_notify == 0
+    assert [config.for_remote(remote).explicit_exit_notify for remote in config.remotes] == [0, 1, 0]
+    assert [(each.line, each.directive) for each in profile.warnings] == [(21, "remote")]
 
 
 def test_scripts_are_ignored_with_a_warning_each() -> None:
@@ -160,6 +158,103 @@ def test_no_server_at_all() -> None:
 def test_a_connection_without_a_remote() -> None:
     assert complaints("<connection>\nnobind\n</connection>\n")[0][:2] == (LINE, "connection")
     assert complaints("<connection>\nremote a\nverb 3\n</connection>\n")[0][:2] == (LINE + 2, "verb")
+
+
+OWN = """\
+<connection>
+remote a 1 udp
+fragment 1300
+mssfix 1200 mtu
+tun-mtu 1400
+connect-timeout 5
+explicit-exit-notify 2
+local 192.0.2.1
+lport 77
+</connection>
+<connection>
+remote b 2 tcp
+server-poll-timeout 6
+bind
+</connection>
+<connection>
+remote c
+</connection>
+"""
+
+
+def test_what_a_connection_has_for_itself() -> None:
+    config = config_of("connect-timeout 30\nmssfix 1000\n" + OWN)
+    one, two, three = map(config.for_remote, config.remotes)
+    assert (one.fragment, one.mssfix, one.mssfix_mtu, one.tun_mtu) == (1300, 1200, True, 1400)
+    assert (one.connect_timeout, one.explicit_exit_notify) == (5, 2)
+    assert (one.local_host, one.local_port) == ("192.0.2.1", 77)
+    assert (two.fragment, two.mssfix, two.connect_timeout) == (None, 1000, 6)
+    assert (two.local_host, two.local_port) == (None, 1194), "bind: by openvpn's own port"
+    assert three is config
+    assert (three.fragment, three.mssfix, three.connect_timeout, three.local_port) == (None, 1000, 30, 0)
+    assert all(three.for_remote(remote).remotes == three.remotes for remote in three.remotes)
+
+
+def test_a_connection_with_what_only_the_whole_can_have() -> None:
+    text = "<connection>\nremote a\nconnect-retry 7\n</connection>\n"
+    assert config_of(text).connect_retry == 7
+    assert [found[:2] for found in complaints(text, "warning")][-1] == (LINE + 2, "connect-retry")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("<connection>\nremote a 1 tcp\nfragment 1300\n</connection>\n", "fragment"),
+        ("fragment 1300\n<connection>\nremote a 1 tcp\n</connection>\n", "fragment"),
+        ("<connection>\nremote a\nbind\nnobind\n</connection>\n", "nobind"),
+        ("nobind\n<connection>\nremote a\nlport 5\n</connection>\n", "nobind"),
+        ("<connection>\nremote a\ntls-crypt ta.key\ntls-auth ta.key\n</connection>\n", "tls-auth"),
+    ],
+)
+def test_connections_at_odds(text: str, name: str) -> None:
+    assert [found[1] for found in complaints(text)] == [name]
+
+
+def test_fragment_over_udp_beside_a_connection_over_tcp() -> None:
+    text = "<connection>\nremote a 1 udp\nfragment 1300\n</connection>\n<connection>\nremote b 1 tcp\n</connection>\n"
+    config = config_of(text)
+    assert [config.for_remote(remote).fragment for remote in config.remotes] == [1300, None]
+
+
+def test_each_connection_may_wrap_in_its_own_way() -> None:
+    config = config_of(
+        "tls-auth ta.key 1\n<connection>\nremote a\n</connection>\n"
+        "<connection>\nremote b\ntls-crypt ta.key\n</connection>\n"
+        "<connection>\nremote c\nkey-direction 0\n</connection>\n"
+    )
+    wraps = [config.for_remote(remote) for remote in config.remotes]
+    assert [(each.control_wrap, each.key_direction) for each in wraps] == [
+        ("tls-auth", 1), ("tls-crypt", None), ("tls-auth", 0),
+    ]  # fmt: skip
+    assert all(each.control_wrap_key for each in wraps)
+    config.validate(can_ask=True)
+
+
+def test_the_same_wrap_in_each_connection_is_the_profile_s() -> None:
+    block = "<connection>\nremote a\ntls-crypt ta.key\n</connection>\n"
+    config = config_of(block * 2)
+    assert config.control_wrap == "tls-crypt"
+    assert config.control_wrap_key
+    assert all(remote.settings == () for remote in config.remotes)
+
+
+def test_keys_of_connections_are_not_shown() -> None:
+    config = config_of(
+        "<connection>\nremote a\n</connection>\n<connection>\nremote b\ntls-crypt ta.key\n</connection>\n"
+    )
+    assert dict(config.remotes[1].settings)["control_wrap_key"]
+    assert "Static key" not in repr(config)
+
+
+def test_random_names() -> None:
+    assert config_of("remote-random-hostname\n").remote_random_hostname
+    assert config_of("setenv REMOTE_RANDOM_HOSTNAME\n").remote_random_hostname
+    assert not config_of("").remote_random_hostname
 
 
 # -- ciphers, framing, sizes -----------------------------------------------------------------
@@ -587,14 +682,15 @@ def test_timers() -> None:
     config = config_of(
         "keepalive 10 60\nreneg-sec 100 50\nreneg-bytes 1000\nreneg-pkts 9\nhand-window 30\ntran-window 60\n"
         "tls-timeout 4\nreplay-window 256 30\nconnect-retry 2 20\nconnect-retry-max 3\nserver-poll-timeout 7\n"
-        "inactive 90 1000\nexplicit-exit-notify 2\nsndbuf 1000\nrcvbuf 2000\n"
+        "inactive 90 1000\nsession-timeout 700\nexplicit-exit-notify 2\nsndbuf 1000\nrcvbuf 2000\n"
     )
     assert (config.ping, config.ping_restart, config.ping_exit) == (10, 60, 0)
     assert (config.reneg_sec, config.reneg_bytes, config.reneg_packets) == (100, 1000, 9)
     assert (config.hand_window, config.tran_window, config.tls_timeout) == (30, 60, 4)
     assert (config.replay_window, config.replay_time) == (256, 30)
     assert (config.connect_retry, config.connect_retry_max_delay, config.connect_retry_max) == (2, 20, 3)
-    assert (config.connect_timeout, config.inactive, config.explicit_exit_notify) == (7, 90, 2)
+    assert (config.connect_timeout, config.explicit_exit_notify) == (7, 2)
+    assert (config.inactive, config.inactive_bytes, config.session_timeout) == (90, 1000, 700)
     assert (config.sndbuf, config.rcvbuf) == (1000, 2000)
 
 

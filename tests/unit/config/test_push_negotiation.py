@@ -220,13 +220,14 @@ def test_a_rejected_option_ends_it() -> None:
 
 
 def test_timers() -> None:
-    config = replace(CONFIG, ping=5.0, ping_restart=50.0, reneg_sec=0.0, inactive=9.0)
+    config = replace(CONFIG, ping=5.0, ping_restart=50.0, reneg_sec=0.0)
+    config = replace(config, inactive=9.0, inactive_bytes=5, session_timeout=6.0)
     found = tunnel(GCM, config=config)
     assert (found.ping, found.ping_restart, found.ping_exit) == (5, 50, 0)
-    assert (found.reneg_sec, found.inactive) == (0, 9)
-    found = tunnel(GCM, "ping 1", "ping-exit 7", "reneg-sec 60", "inactive 3", config=config)
+    assert (found.reneg_sec, found.inactive, found.inactive_bytes, found.session_timeout) == (0, 9, 5, 6)
+    found = tunnel(GCM, "ping 1", "ping-exit 7", "reneg-sec 60", "inactive 3", "session-timeout 8", config=config)
     assert (found.ping, found.ping_restart, found.ping_exit) == (1, 0, 7)
-    assert (found.reneg_sec, found.inactive) == (60, 3)
+    assert (found.reneg_sec, found.inactive, found.inactive_bytes, found.session_timeout) == (60, 3, 0, 8)
     found = tunnel(GCM, "ping-restart 70", config=replace(config, ping_exit=4.0))
     assert (found.ping_restart, found.ping_exit) == (70, 0)
 

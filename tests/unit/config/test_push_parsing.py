@@ -50,7 +50,7 @@ def test_a_usual_push() -> None:
         "tun-mtu 1500,redirect-gateway def1 bypass-dhcp,dhcp-option DNS 10.8.0.1,dhcp-option DNS6 fd00::53,"
         "dhcp-option DOMAIN Example.net,route 192.168.5.0 255.255.255.0 vpn_gateway 5,route 10.9.0.1,"
         "route-ipv6 2000::/3,block-outside-dns,auth-token SESS_ID_x,auth-token-user c29tZWJvZHk=,"
-        "explicit-exit-notify 2,inactive 600 10,reneg-sec 900,comp-lzo no"
+        "explicit-exit-notify 2,inactive 600 10,session-timeout 7,reneg-sec 900,comp-lzo no"
     )
     pushed = parse_push(message.split(","))
     assert pushed == PushedOptions(
@@ -74,6 +74,8 @@ def test_a_usual_push() -> None:
         ping=10,
         ping_restart=60,
         inactive=600,
+        inactive_bytes=10,
+        session_timeout=7,
         reneg_sec=900,
         explicit_exit_notify=2,
         peer_id=3,
@@ -192,8 +194,8 @@ def test_gateways_and_metrics_of_routes() -> None:
 def test_all_that_is_said_of_a_dns_server() -> None:
     pushed = parse_push(
         ["dns server 2 address 10.0.0.2 [fd00::2]:5353", "dns server 1 address 10.0.0.1:853",
-         "dns server 1 transport DoT", "dns server 1 sni dns.example", "dns server 3 dnssec yes",
-         "dns server 2 resolve-domains corp.example lab.example", "dns server 2 dnssec optional"]
+         "dns server 1 transport DoT", "dns server 1 sni dns.example", "dns server 2 resolve-domains corp.example lab.example",
+         "dns server 2 dnssec optional", "dns server 3 dnssec yes"]
     )  # fmt: skip
     assert pushed.dns_servers == (
         DNSServer(priority=1, addresses=((IPv4Address("10.0.0.1"), 853),), transport="DoT", sni="dns.example"),

@@ -105,3 +105,47 @@ def test_a_new_key_brings_the_intervals() -> None:
     client.install_key(make_keys(key_id=1, seed=2, ping=5.0, transition_window=1e9)[0], 3.0)
     assert client.next_timeout() == 5.0
     client.handle_timeout(1000.0)
+
+
+def test_an_unused_tunnel_ends_for_good() -> None:
+    client, server = make_pair(now=0.0, ping=10.0, inactive=60.0)
+    for now in (10.0, 20.0, 30.0, 40.0, 50.0):
+        client.decrypt_burst(server.handle_timeout(now), now)
+        assert client.handle_timeout(now), "a ping is no use of the tunnel"
+    assert client.next_timeout() == 60.0
+    with pytest.raises(TunnelClosed, match="inactive") as caught:
+        client.handle_timeout(60.0)
+    assert caught.value.restart is False
+
+
+@pytest.mark.parametrize("direction", ["in", "out"])
+def test_any_packet_is_a_use(direction: str) -> None:
+    client, server = make_pair(now=0.0, inactive=60.0)
+    if direction == "out":
+        client.encrypt_burst([PACKET], 30.0)
+    else:
+        client.decrypt_burst(server.encrypt_burst([PACKET], 30.0), 30.0)
+    client.handle_timeout(60.0)
+    assert client.next_timeout() == 90.0
+    with pytest.raises(TunnelClosed):
+        client.handle_timeout(90.0)
+
+
+def test_too_few_bytes_are_no_use() -> None:
+    """Both directions are counted together, and what was counted is kept until it is enough."""
+    client, server = make_pair(now=0.0, inactive=60.0, inactive_bytes=3 * len(PACKET))
+    client.encrypt_burst([PACKET], 10.0)
+    client.decrypt_burst(server.encrypt_burst([PACKET], 20.0), 20.0)
+    assert client.next_timeout() == 60.0
+    client.encrypt_burst([PACKET], 30.0)
+    assert client.next_timeout() == 90.0
+    client.encrypt_burst([PACKET], 80.0)
+    with pytest.raises(TunnelClosed):
+        client.handle_timeout(90.0)
+
+
+def test_a_new_key_is_no_use_either() -> None:
+    client, _ = make_pair(now=0.0, inactive=60.0)
+    client.install_key(make_keys(key_id=1, inactive=60.0)[0], 30.0)
+    with pytest.raises(TunnelClosed, match="inactive"):
+        client.handle_timeout(60.0)

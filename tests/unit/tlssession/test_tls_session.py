@@ -437,6 +437,40 @@ def test_goodbye(cc_exit: bool) -> None:
         assert pair.server.error is None
 
 
+def test_a_session_that_may_last_so_long() -> None:
+    """From the push on, and a new key does not make it longer."""
+    pair = up(Pair(client_config(session_timeout=100.0)))
+    pair.advance(60.0)
+    pair.tls_client.handle_rekey_wanted("test", pair.now)
+    pair.pump()
+    assert pair.client.error is None
+    pair.advance(39.9)
+    assert pair.client.error is None
+    pair.advance(0.2)
+    assert isinstance(pair.client.error, TunnelClosed)
+    assert "session-timeout" in str(pair.client.error)
+    assert pair.client.error.restart is False
+
+
+def test_a_server_that_says_nothing_is_given_up_after_connect_timeout() -> None:
+    pair = Pair(client_config(connect_timeout=5.0, hand_window=60.0))
+    pair.tls_client.start(0.0)
+    assert pair.tls_client.next_timeout() == 5.0
+    with pytest.raises(HandshakeTimeout) as caught:
+        pair.tls_client.handle_timeout(5.0)
+    assert caught.value.stage is Stage.RESET
+
+
+def test_a_server_that_answered_has_the_hand_window() -> None:
+    pair = Pair(client_config(connect_timeout=5.0, hand_window=60.0))
+    pair.tls_client.start(0.0)
+    pair.tls_client.handle_remote_bound(4.0)
+    pair.tls_client.handle_timeout(59.9)
+    with pytest.raises(HandshakeTimeout) as caught:
+        pair.tls_client.handle_timeout(60.0)
+    assert caught.value.stage is Stage.TLS_HANDSHAKE
+
+
 def test_goodbye_too_early_is_silence() -> None:
     pair = Pair()
     pair.tls_client.goodbye(pair.now)
