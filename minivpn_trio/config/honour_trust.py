@@ -22,6 +22,33 @@ _LONGEST_CREDENTIAL = 4096
 _LONGEST_QUESTION = 256
 
 
+_BEGIN = re.compile(rb"-----BEGIN ([A-Za-z0-9 -]{1,40})-----")
+#: What a PEM block may be, by the end of its label.
+_KINDS = {
+    "tls-crypt-v2 client key": "a tls-crypt-v2 client key",
+    "tls-crypt-v2 server key": "a tls-crypt-v2 server key, which only a server may have",
+    "Static key V1": "an OpenVPN static key",
+    "CERTIFICATE REQUEST": "a request for a certificate",
+    "CERTIFICATE": "a certificate",
+    "PRIVATE KEY": "a private key",
+    "PUBLIC KEY": "a public key",
+    "X509 CRL": "a list of revoked certificates",
+    "DH PARAMETERS": "Diffie-Hellman parameters",
+}
+
+
+def instead(data: bytes, wanted: str) -> str:
+    """Words on what ``data`` has in place of a ``wanted``, a label of ``_KINDS``. Nothing of it is quoted."""
+    if not data.strip():
+        return "; it is empty"
+    for match in _BEGIN.finditer(data):
+        label = match[1].decode()
+        name = next((name for end, name in _KINDS.items() if label.endswith(end)), None)
+        if name is not None:
+            return "; it begins, but its end is missing" if label.endswith(wanted) else f", but {name}"
+    return ""
+
+
 def check_pem(data: bytes, *suffixes: str) -> list[str]:
     """The kinds of the PEM blocks in ``data``. Raises BadValue unless one ends in ``suffixes`` and
     all of those that do are well-formed."""
@@ -41,7 +68,8 @@ def check_pem(data: bytes, *suffixes: str) -> list[str]:
                 raise BadValue(f"the {kind} is damaged: it is no base64") from None
         kinds.append(kind)
     if not any(kind.endswith(suffixes) for kind in kinds):
-        raise BadValue(f"there is no PEM block of a {suffixes[0].lower()} in it")
+        named = _KINDS.get(suffixes[0], f"a {suffixes[0].lower()}")
+        raise BadValue(f"there is no PEM block of {named} in it" + instead(data, suffixes[0]))
     return kinds
 
 
@@ -73,6 +101,9 @@ def _pkcs12(draft: Draft, statement: Statement) -> None:
         except binascii.Error:
             raise BadValue("the block is no base64") from None
     if data is not None:
+        # DER of a SEQUENCE, which every PKCS #12 file is (RFC 7292); what is inside may need a password.
+        if not data.startswith(b"\x30"):
+            raise BadValue("it is no PKCS #12 file" + instead(data, "PKCS12"))
         draft.values["pkcs12"] = data
 
 
@@ -159,7 +190,7 @@ def _static_key(draft: Draft, statement: Statement) -> bytes | None:
         return None
     match = _STATIC_KEY.search(data)
     if match is None:
-        raise BadValue("there is no OpenVPN static key in it")
+        raise BadValue("there is no OpenVPN static key in it" + instead(data, "Static key V1"))
     try:
         size = len(binascii.unhexlify(b"".join(match[1].split())))
     except binascii.Error:
@@ -192,7 +223,8 @@ def _tls_crypt_v2(draft: Draft, statement: Statement) -> None:
         try:
             parse_client_key(data)
         except ValueError as exc:
-            raise BadValue(str(exc)) from None
+            hint = instead(data, "tls-crypt-v2 client key") if str(exc).startswith("there is no") else ""
+            raise BadValue(str(exc) + hint) from None
     wrap.key = data
 
 

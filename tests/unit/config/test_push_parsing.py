@@ -194,8 +194,8 @@ def test_gateways_and_metrics_of_routes() -> None:
 def test_all_that_is_said_of_a_dns_server() -> None:
     pushed = parse_push(
         ["dns server 2 address 10.0.0.2 [fd00::2]:5353", "dns server 1 address 10.0.0.1:853",
-         "dns server 1 transport DoT", "dns server 1 sni dns.example", "dns server 2 resolve-domains corp.example lab.example",
-         "dns server 2 dnssec optional", "dns server 3 dnssec yes"]
+         "dns server 1 transport DoT", "dns server 1 sni dns.example", "dns server 3 dnssec yes",
+         "dns server 2 resolve-domains corp.example lab.example", "dns server 2 dnssec optional"]
     )  # fmt: skip
     assert pushed.dns_servers == (
         DNSServer(priority=1, addresses=((IPv4Address("10.0.0.1"), 853),), transport="DoT", sni="dns.example"),
