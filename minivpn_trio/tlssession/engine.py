@@ -27,7 +27,15 @@ from ..config.tls_names import openssl_names
 from ..errors import ConfigError, ConnectError, Stage, TLSVerificationError
 from ..packet.ids import Role
 from .material import CERTIFICATE, Identity, PKCS12KeyAndCertificates, load_crls, load_identity, load_pkcs12
-from .verify import MAX_SUBJECT, CertificateChecks, Rejected, check_hash, describe_verify_error, subject_text
+from .verify import (
+    MAX_SUBJECT,
+    UNREADABLE,
+    CertificateChecks,
+    Rejected,
+    check_hash,
+    describe_verify_error,
+    subject_text,
+)
 
 __all__ = ["MAX_HANDSHAKE", "TLSContext", "TLSEngine"]
 
@@ -378,7 +386,7 @@ class TLSEngine:
         elif depth == 1 and context.verify_hash is not None:
             try:
                 matches = check_hash(certificate.to_cryptography(), context.verify_hash)
-            except ValueError:
+            except UNREADABLE:
                 matches = False
             if not matches:
                 self._reject(certificate, depth, Rejected("its hash is not that of verify-hash", "check verify-hash"))
@@ -427,13 +435,13 @@ _X509_UNABLE_TO_GET_CRL = 3
 def _check_leaf(checks: CertificateChecks, certificate: crypto.X509) -> Rejected | None:
     try:
         return checks.check(certificate.to_cryptography())
-    except ValueError:
+    except UNREADABLE:
         return Rejected("it cannot be read") if checks.any else None
 
 
 def _subject_of(certificate: crypto.X509) -> str:
     try:
         text = subject_text(certificate.to_cryptography().subject)
-    except ValueError:
+    except UNREADABLE:
         text = "no readable subject"
     return text if len(text) <= MAX_SUBJECT else text[:MAX_SUBJECT] + "..."

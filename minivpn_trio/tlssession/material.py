@@ -73,7 +73,7 @@ def load_certificates(pem: bytes, directive: str) -> list[x509.Certificate]:
     """The certificates in ``pem``, at least one. Raises ConfigError."""
     try:
         found = [x509.load_pem_x509_certificate(block) for block in CERTIFICATE.findall(pem)]
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         found = []
     if not found:
         raise ConfigError("no certificate in it that can be read", directive=directive)

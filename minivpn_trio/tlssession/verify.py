@@ -17,7 +17,18 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from ..config.model import TunnelConfig, X509NameType
 from ..packet.ids import Role
 
-__all__ = ["CertificateChecks", "Rejected", "check_hash", "describe_verify_error", "key_usage_bits", "subject_text"]
+__all__ = [
+    "UNREADABLE",
+    "CertificateChecks",
+    "Rejected",
+    "check_hash",
+    "describe_verify_error",
+    "key_usage_bits",
+    "subject_text",
+]
+
+#: What cryptography raises for a certificate that OpenSSL let pass; not all of it is a ValueError.
+UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 #: Longest subject that is put into an error text, characters.
 MAX_SUBJECT = 200
@@ -204,7 +215,7 @@ class CertificateChecks:
                 or self._check_purpose(certificate)
                 or self._check_name(certificate)
             )
-        except ValueError:
+        except UNREADABLE:
             return Rejected("an extension of the certificate cannot be read")
 
     def _check_fingerprint(self, certificate: x509.Certificate) -> Rejected | None:

@@ -6,7 +6,7 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tlssession_pair import PUSH, Pair, client_config, credentials, mirrored, server_config
 from tlssession_pki import CLIENT, OTHER_CA, UNIX_TIME, Authority
@@ -154,6 +154,8 @@ def test_key_method_2_and_messages_in_many_records(sizes: list[int]) -> None:
 
 
 @settings(max_examples=40)
+# Here is the version of a certificate: cryptography refuses it by an exception that is no ValueError.
+@example(place=268, flip=1, version="1.2")
 @given(place=st.integers(0, 12_000), flip=st.integers(1, 255), version=st.sampled_from(["1.2", "1.3"]))
 def test_a_byte_that_changes_on_the_way(place: int, flip: int, version: str) -> None:
     passed = 0
