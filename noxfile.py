@@ -90,7 +90,7 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     workers = str(min(4, os.cpu_count() or 1))
-    session.run("pytest", "-n", workers, "-m", "not interop")
+    session.run("pytest", "-n", workers, "-m", "not interop and not mutants")
     if can_run_server(session):
         # One after the other: they compete for nothing then, and their timings mean something.
         session.run("pytest", "-m", "interop", "--durations", "10", env={"MINIVPN_INTEROP": "required"})
@@ -112,6 +112,15 @@ def fuzz(session: nox.Session) -> None:
     paths = session.posargs or [str(path) for path in (Path("tests/property"), Path("tests/unit")) if path.exists()]
     session.run("pytest", "--override-ini", "timeout=0", "-m", "not interop", *paths,
                 env={"HYPOTHESIS_PROFILE": "fuzz"})  # fmt: skip
+
+
+@nox.session(python=PYTHON)
+def mutants(session: nox.Session) -> None:
+    """Defects planted in TCP and in the reliability layer, one at a time: other tests must find each."""
+    session.install("-e", ".", *group("test"))
+    workers = str(min(4, os.cpu_count() or 1))
+    session.run("pytest", "-n", workers, "--override-ini", "timeout=600", *session.posargs,
+                "tests/property/test_tcp_mutants.py", "tests/property/test_reliable_mutants.py")  # fmt: skip
 
 
 @nox.session(python=PYTHON)

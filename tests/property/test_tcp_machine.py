@@ -1,7 +1,8 @@
 """Two TCPs, an adversarial link, and hypothesis choosing what happens next.
 
 Rules write, read, shut down, deliver, lose, repeat, reorder, cut segments anew with
-overlaps, lose pure acknowledgements, let time pass, and inject blind forgeries.
+overlaps, repeat what was sent long ago, lose pure acknowledgements, let time pass, and inject blind forgeries and
+acknowledgements of what was never sent.
 Invariants hold after every step; at the end the link heals, everything must be delivered
 without a FIN's help, and then both sides close in order.
 """
@@ -9,7 +10,9 @@ without a FIN's help, and then both sides close in order.
 from __future__ import annotations
 
 import random
+import struct
 import sys
+from collections import deque
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -69,9 +72,12 @@ class TcpMachine(RuleBasedStateMachine):
         self.written = {"a": 0, "b": 0}
         self.read_so_far = {"a": 0, "b": 0}
         self.una = {name: end.sender.una for name, end in self.ends.items()}
+        self.base = {name: end.receiver.nxt for name, end in self.ends.items()}
         self.edge: dict[str, int] = {}
         self.shut: set[str] = set()
         self.wire: list[tuple[str, bytes]] = []
+        #: Everything that was ever sent, the last thousand of it.
+        self.history: deque[tuple[str, bytes]] = deque(maxlen=1000)
         for name in self.ends:
             self._write(name, prefill)
 
@@ -84,17 +90,17 @@ class TcpMachine(RuleBasedStateMachine):
         for name, stack in self.stacks.items():
             for packet in stack.take_output(10_000):
                 self.wire.append((name, packet))
+                self.history.append((name, packet))
                 self._watch_edge(name, packet)
 
     def _watch_edge(self, name: str, packet: bytes) -> None:
-        segment = scapy_wire.parse_untrusted(packet)
-        assert isinstance(segment, TcpSegment)
-        assert len(segment.payload) <= 576 - 40
-        if segment.flags & (SYN | RST):
+        _, ack, bits, window = struct.unpack_from("!IIHH", packet, 24)
+        assert len(packet) - 20 - (bits >> 12) * 4 <= 576 - 40
+        if bits & (SYN | RST):
             return
         scale = self.ends[name].receiver.scale
         nxt = self.ends[name].receiver.nxt
-        edge = nxt - ((nxt - segment.ack) & MASK) + (segment.window << scale)
+        edge = nxt - ((nxt - ack) & MASK) + (window << scale)
         assert edge > self.edge.get(name, edge) - (1 << scale)
         self.edge[name] = max(edge, self.edge.get(name, edge))
 
@@ -167,18 +173,64 @@ class TcpMachine(RuleBasedStateMachine):
         if self.wire:
             self._deliver([self.wire[index % len(self.wire)]])
 
+    @rule(index=st.integers(0, 1000))
+    def repeat_what_is_old(self, index: int) -> None:
+        if self.history:
+            self._deliver([self.history[index % len(self.history)]])
+
+    @rule(name=SIDES, beyond=st.sampled_from([1, 100, 5000]))
+    def acknowledge_what_was_never_sent(self, name: str, beyond: int) -> None:
+        """RFC 5961, 5.2, by somebody who knows the numbers."""
+        end = self.ends[name]
+        if end.state is TcpState.CLOSED:
+            return
+        una, window = end.sender.una, end.sender.window
+        forged = TcpSegment(
+            end.remote[0], end.local[0], end.remote[1], end.local[1],
+            end.receiver.nxt & MASK, (end.sender.nxt + beyond) & MASK, ACK, 1000,
+        )  # fmt: skip
+        if end.timestamp_offset >= 0:
+            forged.timestamps = (end.timestamp_recent, 0)
+        self.stacks[name].handle_packets([scapy_wire.build_tcp(forged)], self.world.now)
+        assert (end.sender.una, end.sender.window) == (una, window)
+        self._collect()
+
+    @rule(name=SIDES, excess=st.sampled_from([1, 500, 5000]), order=st.booleans())
+    def overrun_the_window(self, name: str, excess: int, order: bool) -> None:
+        """An end sends more than it was allowed to: what is beyond the other's edge must not be kept."""
+        end = self.ends[name]
+        if end.state is TcpState.CLOSED:
+            return
+        self._collect()
+        before = len(self.wire)
+        end.sender.window += excess
+        end.flush(self.world.now)
+        self._collect()
+        packets, self.wire = self.wire[before:], self.wire[:before]
+        if order:
+            # What is missing before them first.
+            packets = self.wire + packets
+            self.wire = []
+        self._deliver(packets)
+
     @rule(order=st.randoms(use_true_random=False))
     def reorder(self, order: random.Random) -> None:
         self._collect()
         order.shuffle(self.wire)
 
-    @rule(index=st.integers(0, 1000), before=st.sampled_from([0, 0, 1, 100, 300]), keep=st.integers(1, 700))
-    def resegment(self, index: int, before: int, keep: int) -> None:
+    @rule(
+        index=st.integers(0, 1000),
+        before=st.sampled_from([0, 0, 1, 100, 300]),
+        keep=st.integers(1, 700),
+        old=st.booleans(),
+    )
+    def resegment(self, index: int, before: int, keep: int, old: bool) -> None:
         """A middlebox sends a piece of a segment, starting later and ending earlier, besides the whole."""
         self._collect()
-        if not self.wire:
+        source = self.history if old else self.wire
+        if not source:
             return
-        name, packet = self.wire[index % len(self.wire)]
+        name, packet = source[index % len(source)]
         segment = scapy_wire.parse_untrusted(packet)
         assert isinstance(segment, TcpSegment)
         piece = segment.payload[before : before + keep]
@@ -245,6 +297,26 @@ class TcpMachine(RuleBasedStateMachine):
             receiver = end.receiver
             assert receiver.queued + receiver.early <= receiver.capacity
             assert receiver.early == sum(map(len, receiver._pieces.values()))
+            assert max([receiver.nxt, *receiver._ends]) <= receiver.edge
+            # Nothing is taken that was not written, and the end is where it was put.
+            arrived = receiver.nxt - self.base[name]
+            assert arrived - receiver.finished <= self.written[other]
+            if receiver.finished:
+                assert other in self.shut
+                assert arrived == self.written[other] + 1
+
+    @invariant()
+    @precondition(_alive)
+    def acknowledged_is_received(self) -> None:
+        """What the scoreboard believes is true: neither end ever takes back what it reported."""
+        for name, end in self.ends.items():
+            receiver = self.ends["b" if name == "a" else "a"].receiver
+            assert end.sender.una <= receiver.nxt
+            ranges = list(zip(receiver._starts, receiver._ends, strict=True))
+            for segment in end.sender.board:
+                if segment.sacked and segment.end > receiver.nxt:
+                    missing = max(segment.start, receiver.nxt)
+                    assert any(start <= missing and segment.end <= stop for start, stop in ranges)
 
     @invariant()
     @precondition(_alive)
@@ -253,7 +325,8 @@ class TcpMachine(RuleBasedStateMachine):
             if end.state is TcpState.CLOSED:
                 continue
             sender = end.sender
-            if sender.una < sender.nxt:
+            # A timer for what is under way, and for what the peer's window holds back.
+            if sender.una < sender.nxt or sender.buffered or (sender.fin and not sender.fin_sent):
                 assert sender.deadline < inf
             timeout = self.stacks[name].next_timeout()
             if end.deadline < inf:

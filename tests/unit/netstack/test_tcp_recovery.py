@@ -8,8 +8,8 @@ import pytest
 from tcp_script import MASK, PEER, US, Script
 
 from minivpn_trio.netstack import scapy_wire
-from minivpn_trio.netstack.packets import ACK, IcmpMessage, TcpSegment
-from minivpn_trio.netstack.tcp.connection import TcpConnection
+from minivpn_trio.netstack.packets import ACK, FIN, RST, IcmpMessage, TcpSegment
+from minivpn_trio.netstack.tcp.connection import TcpConnection, TcpState
 from minivpn_trio.netstack.tcp.settings import TcpSettings
 
 FULL = 1448
@@ -116,7 +116,11 @@ def test_spurious_tail_loss_probe_costs_nothing() -> None:
     end = (sent[4].seq + FULL) & MASK
     script.give(script.segment(ack=end))
     script.give(script.segment(ack=end, sack_blocks=((sent[4].seq, end),)))
-    flight(script, connection, 1)
+    script.ack = end
+    later = flight(script, connection, 3)
+    script.now += RTT
+    script.take(later)
+    script.give(script.segment())
     assert connection.sender.congestion.window >= window
     assert not connection.sender.in_recovery
 
@@ -182,7 +186,7 @@ def test_reordering_within_a_quarter_of_the_round_trip_costs_nothing() -> None:
 def test_recovery_sends_in_proportion_to_what_arrives() -> None:
     """PRR: over the round trip of recovery seven tenths of the flight go out (CUBIC), evenly."""
     script, connection = settled()
-    connection.write(bytes(100 * FULL), script.now)
+    connection.write(bytes(400 * FULL), script.now)
     sent = script.out()
     count = len(sent)
     assert count >= 30
@@ -396,3 +400,76 @@ def test_duplicates_that_paws_rejects_are_reported() -> None:
     script.out()
     script.give(old)
     assert script.one().sack_blocks == ((old.seq, old.seq + 300),)
+
+
+def test_progress_ends_the_backoff() -> None:
+    script, connection = settled(TcpSettings(black_hole_mss=()))
+    sent = flight(script, connection, 2)
+    script.wait(5)
+    assert connection.sender.rto.backoff >= 2
+    script.out()
+    script.ack = (sent[-1].seq + FULL) & MASK
+    script.give(script.segment())
+    assert connection.sender.rto.backoff == 0
+    flight(script, connection, 1)
+    script.wait(1)
+    assert script.out()
+
+
+def test_what_was_sent_twice_says_nothing_about_the_round_trip() -> None:
+    """Karn: also for what was sent once, if a retransmission was what let it be acknowledged."""
+    script, connection = settled(TcpSettings(black_hole_mss=()), sack=False)
+    sent = flight(script, connection, 5)
+    script.wait(1.5)
+    assert script.out()
+    script.ack = (sent[-1].seq + FULL) & MASK
+    script.give(script.segment())
+    assert connection.rtt == pytest.approx(RTT, rel=0.01)
+
+
+def test_of_several_early_segments_the_last_is_reported_first() -> None:
+    script, _ = settled()
+    base = script.seq
+    script.give(*(script.segment(payload=b"x" * 100, seq=(base + number * 100) & MASK) for number in (1, 3, 5)))
+    blocks = [segment.sack_blocks for segment in script.out()]
+    assert blocks[-1][0] == (base + 500, base + 600)
+    assert {block for ack in blocks for block in ack} == {(base + n * 100, base + (n + 1) * 100) for n in (1, 3, 5)}
+
+
+def test_time_wait_ignores_resets() -> None:
+    """RFC 1337; and RST never answers RST."""
+    script, connection = settled()
+    connection.close(script.now)
+    fin = script.one()
+    script.ack = (fin.seq + 1) & MASK
+    script.send(b"", FIN | ACK)
+    assert script.one().flags == ACK
+    assert connection.state is TcpState.CLOSED
+    script.now += 1
+    for distance in (0, 1, 1000):
+        script.give(script.segment(RST | ACK, seq=script.seq - distance))
+        assert script.out() == []
+        script.now += 1
+    # Still there: the FIN again is acknowledged.
+    script.give(script.segment(FIN | ACK, seq=script.seq - 1))
+    assert script.one().flags == ACK
+
+
+def test_of_a_burst_of_acknowledgements_the_newest_counts_whatever_its_place() -> None:
+    script, connection = settled()
+    sent = flight(script, connection, 6)
+    script.give(script.segment(ack=sent[5].seq), script.segment(ack=sent[2].seq))
+    assert connection.sender.una & MASK == sent[5].seq
+
+
+def test_an_old_window_is_not_believed() -> None:
+    """RFC 9293, SND.WL1 and SND.WL2: an overtaken acknowledgement says nothing about the window now."""
+    script, connection = settled()
+    flight(script, connection, 6)
+    old = script.segment(window=100)
+    script.send(b"x")
+    script.give(script.segment(window=5000))
+    window = connection.sender.window
+    assert window == 5000 << 7
+    script.give(old)
+    assert connection.sender.window == window

@@ -1,0 +1,254 @@
+"""TCP's tests can fail: each of these defects, planted one at a time, is found.
+
+A defect is a replacement in the source of one method. Those of ``MACHINE`` must be found by the state machine of
+test_tcp_machine.py, those of ``SCENARIOS`` by the dialogues of tests/unit/netstack; many are errors that real stacks
+had (netstack issues of gVisor, smoltcp, lwIP and PyTCP).
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from test_tcp_machine import TcpMachine
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "netstack"))
+
+import test_tcp_recovery
+import test_tcp_scenarios
+
+from minivpn_trio.netstack.tcp.acknowledgement import AckSchedule
+from minivpn_trio.netstack.tcp.connection import TcpConnection
+from minivpn_trio.netstack.tcp.prr import ProportionalRateReduction
+from minivpn_trio.netstack.tcp.rack import Rack
+from minivpn_trio.netstack.tcp.receiver import Receiver
+from minivpn_trio.netstack.tcp.rto import RetransmissionTimeout
+from minivpn_trio.netstack.tcp.scoreboard import Scoreboard
+from minivpn_trio.netstack.tcp.sender import Sender
+from minivpn_trio.netstack.tcp.timewait import TimeWaitTable
+from minivpn_trio.netstack.tcp.undo import Undo
+
+pytestmark = pytest.mark.mutants
+
+Defect = tuple[Callable[..., object], str, str]
+
+MACHINE: dict[str, Defect] = {
+    "no persist timer": (Sender.take_segments, "            self.deadline = now + self.rto.value\n", ""),
+    "the end before what comes before it": (Receiver._check_fin, "if self.fin == self.nxt and", "if self.fin and"),
+    "an overlap appended whole": (Receiver.insert, "payload = payload[position - start :]", "pass"),
+    "an overlap in front appended whole": (Receiver.insert, "payload = payload[self.nxt - start :]", "pass"),
+    "what was never sent can be acknowledged": (TcpConnection._acknowledge, "ack > sender.nxt or ", ""),
+    "a block marks what it only touches": (Scoreboard._mark, " or segment.start < left or segment.end > right", ""),
+    "the window's right edge moves left": (
+        Receiver.take_window,
+        "            target = self.edge\n",
+        "            target = self.nxt\n",
+    ),
+    "a lost window update is never made up for": (
+        Sender.handle_timeout,
+        "            return True\n",
+        "            return False\n",
+    ),
+    "early data twice in memory": (
+        Receiver._keep,
+        "        self.early += new\n",
+        "        self.early += end - start\n",
+    ),
+    "early pieces forgotten": (Receiver._absorb, "            self._append(piece)\n", ""),
+    "early data beyond the window": (Receiver.insert, "if end > limit:", "if False:"),
+    "the pipe counts the retransmitted once": (
+        Scoreboard._mark,
+        "size * ((not segment.lost) + segment.resent)",
+        "size * (not segment.lost)",
+    ),
+    "a part acknowledged, the whole off the pipe": (
+        Scoreboard.acknowledge,
+        "pipe -= cut *",
+        "pipe -= (segment.end - segment.start) *",
+    ),
+    "retransmissions of what was SACKed stay in the pipe": (
+        Scoreboard.lose_all,
+        "        self.pipe = 0\n",
+        "        pass\n",
+    ),
+    "resegmented pieces forget that they are lost": (Scoreboard.lose_all, "self._lost.append(segment)", "pass"),
+    "no timer after an acknowledgement of a part": (
+        Sender._arm,
+        "        if self.una == self.nxt:",
+        "        if True:",
+    ),
+    "the timer goes on with nothing in flight": (
+        Sender.handle_timeout,
+        "        if not in_flight:\n",
+        "        if False:\n",
+    ),
+    "SYN in the window resets": (
+        TcpConnection._handle_data,
+        "            self._acks.challenge(now)\n            return\n        if not flags & ACK",
+        "            self._end(None)\n            return\n        if not flags & ACK",
+    ),
+    "any RST resets": (TcpConnection._handle_reset, "if seq != self.receiver.nxt:", "if False:"),
+    "the fast path does not look at the window": (TcpConnection.handle_packets, " and nxt + size <= limit", ""),
+    "the fast path forgets holes": (
+        TcpConnection.handle_packets,
+        "if seq == wire_nxt and not holes and",
+        "if seq == wire_nxt and",
+    ),
+    "FIN sent before the data": (Sender._take_new, "if self.fin and not self.buffered and", "if self.fin and"),
+    "FIN not sent again": (Sender._take_new, "self.board.extend([segment], 1)", "self.nxt += 0"),
+    "FIN-WAIT-1 takes the peer's FIN for an acknowledgement": (
+        TcpConnection._handle_fin,
+        "            self.state = TcpState.CLOSING\n            if self.sender.done:\n",
+        "            if True:\n",
+    ),
+    "a chunk is cut off by one": (
+        Sender._cut,
+        "offset = min(missing, len(chunk))",
+        "offset = min(missing - 1, len(chunk)) or 1",
+    ),
+    "sequence numbers do not wrap": (
+        TcpConnection._send_segments,
+        "(segment.start & MASK, segment.payload)",
+        "(min(segment.start, MASK), segment.payload)",
+    ),
+}
+
+SCENARIOS: dict[str, Defect] = {
+    "the last acknowledgement of a burst counts, not the newest": (
+        TcpConnection.handle_packets,
+        "if advance > best or (advance == best and window != window_field):",
+        "if True:",
+    ),
+    "old windows are believed": (
+        Sender._update_window,
+        "if self.wl1 < seq or (self.wl1 == seq and self.wl2 <= ack):",
+        "if True:",
+    ),
+    "no backoff": (RetransmissionTimeout.expire, "self.backoff += 1", "pass"),
+    "backoff for ever": (RetransmissionTimeout.progress, "self.backoff = 0", "pass"),
+    "retransmissions give samples": (Sender.handle_ack, "if not ambiguous:", "if sample is not None:"),
+    "no tail loss probe": (Sender._arm, "if probe < delay:", "if False:"),
+    "the probe's repair is free": (
+        Sender._judge_probe,
+        "                self.congestion.handle_loss(in_flight, now)\n",
+        "",
+    ),
+    "every probe is a loss": (Sender._judge_probe, "not self._tail_resent or duplicate or", "False and"),
+    "lost retransmissions wait for the timer": (Scoreboard.detect_losses, "while resent:", "while False:"),
+    "no reordering window": (Rack.tolerance, "return min(self._multiplier * min_rtt / 4, srtt)", "return 0.0"),
+    "reordering is never seen": (Scoreboard.fills, "                return True\n", "                return False\n"),
+    "a reordering window with three SACKed": (Rack.tolerance, "if not self.reordering and", "if False and"),
+    "recovery in one burst": (
+        ProportionalRateReduction.acknowledged,
+        "self._delivered * threshold // self._flight",
+        "self._delivered * 4",
+    ),
+    "recovery stalls": (
+        ProportionalRateReduction.acknowledged,
+        "self.budget = max(budget, 0 if self._out else mss)",
+        "self.budget = 0",
+    ),
+    "no Eifel": (Undo.advanced, "return spurious", "return False"),
+    "every timeout was for nothing": (
+        Undo.advanced,
+        "        if spurious:\n            self.active = False\n        return spurious",
+        "        return True",
+    ),
+    "no undo by DSACK": (
+        Undo.duplicate,
+        "        if self._duplicates_due:\n            return False\n",
+        "        return False\n",
+    ),
+    "duplicates are not reported": (Receiver._note_duplicate, "duplicates.append((start, end))", "pass"),
+    "only one duplicate of a burst is reported": (
+        Receiver.take_sack_blocks,
+        "[[duplicate] for duplicate in duplicates] + ",
+        "",
+    ),
+    "no limited transmit": (Sender.take_segments, "budget += self._duplicates * self.mss", "pass"),
+    "PAWS believes everything": (
+        TcpConnection._handle_data,
+        "later_timestamp(self._ts_recent, timestamps[0]) and",
+        "False and",
+    ),
+    "challenges without limit": (
+        AckSchedule.challenge,
+        "if now - self._challenged_at >= self._challenge_interval:",
+        "if True:",
+    ),
+    "RST answers RST": (TimeWaitTable.handle_segment, "segment.flags & RST or ", ""),
+    "delayed for ever": (AckSchedule.decide, "self.deadline = now + self._delay", "pass"),
+    "an ACK for each segment only": (AckSchedule.decide, "self._unacked >= 2 * mss or self._quick", "False"),
+    "unread data closed in silence": (TcpConnection.close, "elif unread:", "elif False:"),
+    "the newest block is not the first": (
+        Receiver._take_sack_blocks,
+        "for point in reversed(self._news):",
+        "for point in self._news:",
+    ),
+    "soft errors kill": (TcpConnection.handle_icmp_error, "if self.state in HANDSHAKE:", "if True:"),
+    "retries without end": (Sender.expired, "return self.retries >= most and", "return False and"),
+    "no keepalive limit": (
+        TcpConnection._handle_keepalive,
+        "            self._end(self._soft_error or os_error(errno.ETIMEDOUT))\n            return\n",
+        "            pass\n",
+    ),
+    "the user's patience is not asked": (
+        Sender.expired,
+        "return now - self.stalled_since >= self.user_timeout",
+        "return False",
+    ),
+}
+
+
+def plant(defect: Defect, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, old, new = defect
+    source = "if True:\n" + inspect.getsource(method)
+    assert source.count(old) == 1, "the defect no longer fits the code"
+    module = sys.modules[method.__module__]
+    owner, _, attribute = method.__qualname__.rpartition(".")
+    namespace: dict[str, object] = {}
+    exec("from __future__ import annotations\n" + source.replace(old, new), vars(module), namespace)
+    monkeypatch.setattr(getattr(module, owner), attribute, namespace[attribute])
+
+
+@pytest.mark.parametrize("name", MACHINE)
+def test_the_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(MACHINE[name], monkeypatch)
+    search = settings(
+        max_examples=300,
+        stateful_step_count=60,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    with pytest.raises((AssertionError, LookupError, TypeError, ValueError, OSError, ExceptionGroup)):
+        run_state_machine_as_test(TcpMachine, settings=search)
+
+
+def scenarios(*modules: ModuleType) -> Iterator[Callable[[], None]]:
+    """The dialogues that take no argument."""
+    for module in modules:
+        for name, function in vars(module).items():
+            if name.startswith("test_") and not inspect.signature(function).parameters:
+                yield function
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(SCENARIOS[name], monkeypatch)
+    found = None
+    for scenario in scenarios(test_tcp_recovery, test_tcp_scenarios):
+        try:
+            scenario()
+        except (AssertionError, LookupError, TypeError, ValueError, OSError, pytest.fail.Exception) as exc:
+            found = exc
+            break
+    assert found is not None, "nobody noticed"
