@@ -60,6 +60,7 @@ KEY4, KEY6 = slice(12, 24), slice(8, 44)
 _TCP = 6
 _NUMBERS = Struct("!IIHHHH")
 _NUMBERS_AND_TIMESTAMPS = Struct("!IIHHHHIII")
+_LOW_5632, _LOW_2816 = (1 << 5632) - 1, (1 << 2816) - 1
 _TIMESTAMP_SUM = (TIMESTAMP_PREFIX >> 16) + (TIMESTAMP_PREFIX & 0xFFFF)
 
 
@@ -87,8 +88,10 @@ def _hold(packets: list[bytes]) -> bool:
     up and one down, would pass that. So the sum of the running sums, in which each packet has another
     weight, must be 0 as well.
     """
-    first = packets[0]
     count = len(packets)
+    if count == 1:
+        return _holds(packets[0])
+    first = packets[0]
     if first[0] >> 4 == 4:
         # Of the whole packet: the IPv4 header's own sum is 0. The pseudo header comes on top.
         constant = int.from_bytes(first[12:20], "big") + _TCP - 20
@@ -99,9 +102,28 @@ def _hold(packets: list[bytes]) -> bool:
         numbers = list(accumulate([int.from_bytes(packet[8:]) for packet in packets]))
     lengths = list(accumulate(map(len, packets)))
     shift = (len(first) & 1) * 8
-    if ((numbers[-1] << shift) + lengths[-1] + count * constant) % 65535:
+    if _residue((numbers[-1] << shift) + lengths[-1] + count * constant):
         return False
-    return ((sum(numbers) << shift) + sum(lengths) + count * (count + 1) // 2 * constant) % 65535 == 0
+    return not _residue((sum(numbers) << shift) + sum(lengths) + count * (count + 1) // 2 * constant)
+
+
+def _holds(packet: bytes) -> bool:
+    """``_hold`` of one: with many flows in a burst there is often but one packet of each."""
+    size = len(packet)
+    if packet[0] >> 4 == 4:
+        number = int.from_bytes(packet)
+        constant = int.from_bytes(packet[12:20]) + _TCP - 20
+    else:
+        number = int.from_bytes(packet[8:])
+        constant = _TCP - 40
+    return not _residue((number << 8 if size & 1 else number) + size + constant)
+
+
+def _residue(number: int) -> int:
+    """``number`` modulo 65535. Folded first, at multiples of 16 bits that suit packets of 1400 bytes: a fifth less."""
+    number = (number >> 5632) + (number & _LOW_5632)
+    number = (number >> 2816) + (number & _LOW_2816)
+    return number % 65535
 
 
 class SegmentBuilder:
