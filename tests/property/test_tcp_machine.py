@@ -238,6 +238,21 @@ class TcpMachine(RuleBasedStateMachine):
             cut = replace(segment, seq=(segment.seq + before) & MASK, payload=piece, flags=segment.flags & ~FIN)
             self._deliver([(name, scapy_wire.build_tcp(cut))])
 
+    @rule(index=st.integers(0, 1000), before=st.integers(1, 400), keep=st.integers(1, 400))
+    def only_a_piece_arrives(self, index: int, before: int, keep: int) -> None:
+        """The end of a segment, or its middle, and neither the whole nor what came before it: a SACK block that covers
+        a part."""
+        self._collect()
+        data = [at for at, (_, packet) in enumerate(self.wire) if len(packet) > 200]
+        if data:
+            at = data[index % len(data)]
+            name, packet = self.wire.pop(at)
+            segment = scapy_wire.parse_untrusted(packet)
+            assert isinstance(segment, TcpSegment)
+            piece = segment.payload[before : before + keep]
+            cut = replace(segment, seq=(segment.seq + before) & MASK, payload=piece, flags=segment.flags & ~FIN)
+            self._deliver([(name, scapy_wire.build_tcp(cut))] if piece else [])
+
     @rule()
     def lose_pure_acks(self) -> None:
         self._collect()

@@ -221,7 +221,7 @@ def plant(defect: Defect, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(MACHINE[name], monkeypatch)
     search = settings(
-        max_examples=300,
+        max_examples=800,
         stateful_step_count=60,
         derandomize=True,
         database=None,
