@@ -613,17 +613,21 @@ class TunSocket(trio.socket.SocketType):
         if self._type == stdlib.SOCK_DGRAM:
             return await self._send_datagram(bytes, None)
         with self._sending, memoryview(bytes).cast("B") as view:
-            await trio.lowlevel.checkpoint()
-            self._check_open()
-            connection = self._connected()
-            while True:
-                if self._shut_write:
-                    raise _os_error(errno.EPIPE)
-                if connection.writable:
-                    sent = self._pump.run(_afresh, connection.write, view, trio.current_time())
-                    if sent or not len(view):
-                        return sent
-                await self._wait(self._writers)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                self._check_open()
+                connection = self._connected()
+                while True:
+                    if self._shut_write:
+                        raise _os_error(errno.EPIPE)
+                    if connection.writable:
+                        sent = self._pump.run(_afresh, connection.write, view, trio.current_time())
+                        if sent or not len(view):
+                            return sent
+                    await self._wait(self._writers)
+            finally:
+                # After the bytes are on their way: they need not wait for a turn of the scheduler.
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def sendto(self, *args: Any) -> int:
         """``sendto(data, address)`` or ``sendto(data, flags, address)``. Checkpoints; cancel-safe."""
@@ -664,12 +668,15 @@ class TunSocket(trio.socket.SocketType):
 
     async def _send_datagram(self, data: Buffer, remote: tuple[Address, int] | None) -> int:
         with self._sending:
-            await trio.lowlevel.checkpoint()
-            self._check_open()
-            if self._shut_write:
-                raise _os_error(errno.EPIPE)
-            endpoint = self._open_endpoint()
-            return self._pump.run(endpoint.sendto, bytes(data), remote)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                self._check_open()
+                if self._shut_write:
+                    raise _os_error(errno.EPIPE)
+                endpoint = self._open_endpoint()
+                return self._pump.run(endpoint.sendto, bytes(data), remote)
+            finally:
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     # --- inside ------------------------------------------------------------------------------------------------------
 

@@ -159,4 +159,5 @@ async def test_the_time_to_live(autojump_clock: MockClock, hosts: tuple[Host, Ho
     await ours.sendto(b"x", (FAR, 53))
     ours.setsockopt(stdlib.IPPROTO_IP, stdlib.IP_TTL, 8)
     await ours.sendto(b"x", (FAR, 53))
+    await trio.testing.wait_all_tasks_blocked()
     assert [packet[8] for packet in seen] == [7, 8]
