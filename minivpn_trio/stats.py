@@ -60,7 +60,10 @@ class NetstackStats:
     packets_out: int = 0
     fast_path: int = 0
     slow_path: int = 0
+    #: Segments sent again because they counted as lost. Tail loss probes (RFC 8985, 7.3), which only
+    #: ask whether the last one was, count by themselves: a busy machine alone brings some about.
     tcp_retransmissions: int = 0
+    tcp_tail_probes: int = 0
     tcp_timeouts: int = 0
     tcp_connections: int = 0
     drops: Mapping[DropReason, int] = field(default_factory=dict)

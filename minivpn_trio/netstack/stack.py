@@ -162,7 +162,7 @@ class Stack:
         self._echoes = _Allowance(self.limits.echoes_per_second, now)
 
         self._packets_in = self._packets_out = self._slow = 0
-        self._retransmissions = self._timeouts = 0
+        self._retransmissions = self._tail_probes = self._timeouts = 0
 
     # --- the worker's side: in ---
 
@@ -450,6 +450,7 @@ class Stack:
         self._grown -= max(connection.receiver.capacity - self.settings.receive_buffer, 0)
         self._grown -= connection.send_capacity - self.settings.send_buffer
         self._retransmissions += connection.sender.retransmissions
+        self._tail_probes += connection.sender.tail_probes
         self._timeouts += connection.sender.timeouts
         self._timers.retire(connection)
 
@@ -800,6 +801,7 @@ class Stack:
             fast_path=self._packets_in - self._slow,
             slow_path=self._slow,
             tcp_retransmissions=self._retransmissions + sum(sender.retransmissions for sender in senders),
+            tcp_tail_probes=self._tail_probes + sum(sender.tail_probes for sender in senders),
             tcp_timeouts=self._timeouts + sum(sender.timeouts for sender in senders),
             tcp_connections=len(self._connections),
             drops=dict(self.drops + self._fragments.drops),

@@ -29,8 +29,9 @@ from .undo import Undo
 
 __all__ = ["Sender"]
 
-#: RFC 8985, 7.2: for a single segment in flight, the peer's delayed acknowledgement; and no probe sooner than this.
-_PEERS_DELAY, _LEAST_PROBE = 0.2, 0.01
+#: RFC 8985, 7.2: for a single segment in flight, the peer's delayed acknowledgement; and no probe sooner than this,
+#: for a process that the system did not run meanwhile has acknowledgements waiting that it did not see yet.
+_PEERS_DELAY, _LEAST_PROBE = 0.2, 0.03
 #: A train is what the window lets out in this time, so that it does not fill a short queue at once.
 _TRAIN_TIME = 0.002
 
@@ -84,6 +85,7 @@ class Sender:
         "rto",
         "sack",
         "stalled_since",
+        "tail_probes",
         "timeouts",
         "una",
         "user_timeout",
@@ -131,7 +133,10 @@ class Sender:
         self.buffered: int = 0
         #: A FIN follows what is buffered; it was sent.
         self.fin = self.fin_sent = False
+        #: Segments sent again because they counted as lost.
         self.retransmissions: int = 0
+        #: Segments sent again to ask whether they were.
+        self.tail_probes: int = 0
         self.timeouts: int = 0
         #: Since when what was written waits for any progress; and how long it may, None: for all retries.
         self.stalled_since: float = 0.0
@@ -372,7 +377,7 @@ class Sender:
                 return
             self._tail_resent = True
             self.board.resend(last, now)
-            self.retransmissions += 1
+            self.tail_probes += 1
             segments.append(last)
         self._last_sent = now
         self._tail_end = self.nxt
@@ -389,8 +394,10 @@ class Sender:
             # Original and probe have both arrived, or it was new data.
             self._tail_end = None
         elif ack > end:
-            # Only one of the two: the original was lost.
+            # Only one of the two: the original was lost, and the probe was what sent it again.
             self._tail_end = None
+            self.tail_probes -= 1
+            self.retransmissions += 1
             if self._recovery_point is None:
                 self.congestion.handle_loss(in_flight, now)
                 self.congestion.handle_recovered(self.board.pipe, now)
