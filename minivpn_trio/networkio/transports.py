@@ -13,6 +13,7 @@ socket factory that a program installed for its traffic inside the tunnel.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import sys
@@ -25,7 +26,7 @@ import trio
 from ..errors import DropReason
 from ..items import Burst
 from ..stats import TransportStats
-from .framing import DEFAULT_MAX_FRAME, FrameReader, frame_burst
+from .framing import DEFAULT_MAX_FRAME, LENGTH_SIZE, FrameReader, frame_burst
 from .scramble import Scrambler
 
 __all__ = [
@@ -363,6 +364,10 @@ class StreamTransport:
         self._unread = received
         self._ready: Burst = []
         self._mid_frame = False
+        #: Bytes of the next datagram's frame that ``send_some`` got out.
+        self._begun = 0
+        #: Of a real socket; -1: there is none, or it is closed.
+        self._descriptor = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else -1
         self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
         self.bursts_in = self.bursts_out = 0
 
@@ -400,17 +405,43 @@ class StreamTransport:
 
         Cancelled: a frame may have been sent in part, so the stream is of no more use.
         """
-        data = frame_burst(burst)
+        data = frame_burst(burst)[self._begun :]
         self._mid_frame = True
         await self._stream.send_all(data)
         self._mid_frame = False
+        self._begun = 0
         self.packets_out += len(burst)
         self.bursts_out += 1
-        self.bytes_out += len(data) - 2 * len(burst)
+        self.bytes_out += sum(map(len, burst))
+
+    def send_some(self, burst: Burst) -> int:
+        """Write what a real socket takes at once; how many datagrams that was, not counting one that went in part.
+
+        The rest has to be handed to ``send``, and before anything else: it knows how much of the first is out.
+        """
+        if self._descriptor < 0 or self._mid_frame or self._begun:
+            return 0
+        data = frame_burst(burst)
+        try:
+            written = os.write(self._descriptor, data)
+        except BlockingIOError:
+            return 0
+        if written == len(data):
+            count = len(burst)
+        else:
+            count = 0
+            while written >= len(burst[count]) + LENGTH_SIZE:
+                written -= len(burst[count]) + LENGTH_SIZE
+                count += 1
+            self._begun = written
+        self.packets_out += count
+        self.bursts_out += count > 0
+        self.bytes_out += sum(map(len, burst[:count]))
+        return count
 
     def send_nowait(self, burst: Burst) -> None:
         """Send without waiting if the stream is a real socket between two frames."""
-        if self._mid_frame or not isinstance(self._stream, trio.SocketStream):
+        if self._mid_frame or self._begun or not isinstance(self._stream, trio.SocketStream):
             return
         try:
             with socket.fromfd(
@@ -434,6 +465,7 @@ class StreamTransport:
 
     async def aclose(self) -> None:
         """Close the stream. Idempotent, checkpoints."""
+        self._descriptor = -1
         await self._stream.aclose()
 
 
