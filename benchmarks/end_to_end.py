@@ -155,7 +155,7 @@ def measure(
         c_client = server.c_client(port=port)  # type: ignore[arg-type]
         try:
             if only != "ours":
-                ends["c"] = (Traffic(lab.c_namespace, "plain"), c_client)
+                ends["c"] = (Traffic(lab.c_namespace, "plain", *filter(None, [lab.congestion])), c_client)
             if only != "c":
                 ends["ours"] = (Traffic(lab.our_namespace, "ours", str(server.profile_file(port=port))), None)
             connects: dict[Who, list[float]] = {who: [] for who in ends}
@@ -267,13 +267,17 @@ def main() -> None:
     parser.add_argument("--loss", type=float, default=0.0, help="loss of the path, percent each way")
     parser.add_argument("--jitter", type=float, default=0.0, help="jitter of the path, ms; reorders")
     parser.add_argument("--cells", action="store_true", help="a table of paths")
+    parser.add_argument(
+        "--congestion", help="of the kernel's TCP at both ends (default: cubic with --cells, else the machine's own)"
+    )
     parser.add_argument("--json", type=Path, help="write every run to this file")
     parser.add_argument("--svg", type=Path, help="draw every run into this file")
     arguments = parser.parse_args()
     options = ServerOptions(transport=arguments.transport, cipher=arguments.cipher, inner_ipv6=False)
     size = arguments.mebibytes * MIB
     path = NetworkPath(arguments.rtt, arguments.loss, arguments.jitter)
-    with tempfile.TemporaryDirectory() as folder, Lab(Path(folder)) as lab:
+    congestion = arguments.congestion or ("cubic" if arguments.cells else None)
+    with tempfile.TemporaryDirectory() as folder, Lab(Path(folder), congestion) as lab:
         if arguments.cells:
             rows = table_of_cells(lab, options, arguments.runs)
             if arguments.json:

@@ -1,6 +1,6 @@
 """One end of a measured transfer, as a process that takes orders.
 
-``python -m benchmarks.traffic plain`` uses the kernel's TCP, as a program beside the C client does;
+``python -m benchmarks.traffic plain [CONGESTION]`` uses the kernel's TCP, as a program beside the C client does;
 ``python -m benchmarks.traffic ours PROFILE`` uses minivpn_trio. Both read one JSON order a line from
 stdin and write one JSON answer a line: seconds, bytes as counted at the receiving end, and processor seconds spent.
 
@@ -37,6 +37,8 @@ HTTP_PORT, DISCARD_PORT, ECHO_PORT = 80, 9, 7
 #: What an application that cares about throughput hands over at once.
 CHUNK = bytes(range(256)) * 1024
 _READ = 1 << 18
+#: Of the kernel's TCP; empty: the machine's default.
+CONGESTION = "".join(sys.argv[2:3]) if sys.argv[1:2] == ["plain"] else ""
 #: Between two echoes beside a bulk transfer, seconds.
 ECHO_PAUSE = 0.005
 
@@ -74,6 +76,8 @@ def plain_upload(host: str, size: int) -> int:
     """Send ``size`` bytes to the discard service by a blocking socket; its count."""
     view = memoryview(CHUNK)
     with socket.create_connection((host, DISCARD_PORT), 30) as sock:
+        if CONGESTION:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION.encode())
         left = size
         while left > 0:
             left -= sock.send(view[: min(left, len(view))])

@@ -120,13 +120,17 @@ class Server(OpenVPN):
 
 
 class Lab:
-    """The whole laboratory, as a ``with`` block. Nothing of it outlives the process."""
+    """The whole laboratory, as a ``with`` block. Nothing of it outlives the process.
 
-    def __init__(self, folder: Path) -> None:
+    ``congestion`` is the congestion control of what the services send; None: the machine's default.
+    """
+
+    def __init__(self, folder: Path, congestion: str | None = None) -> None:
         reason = why_not()
         if reason is not None:
             raise LabError(reason)
         self.folder = folder
+        self.congestion = congestion
         self.credentials = Credentials()
         self._numbers = itertools.count(1)
         self._stack = contextlib.ExitStack()
@@ -160,7 +164,8 @@ class Lab:
         cert.write_text(web.cert)
         key.touch(0o600)
         key.write_text(web.key)
-        process = self.server_namespace.popen([sys.executable, str(script), str(cert), str(key)], output=output)
+        command = [sys.executable, str(script), str(cert), str(key), *filter(None, [self.congestion])]
+        process = self.server_namespace.popen(command, output=output)
 
         def stop() -> None:
             process.kill()

@@ -16,6 +16,7 @@ port        what it does
 53     both DNS for ``lab``: web, big (truncated over UDP), anything else is NXDOMAIN
 ====== ==== =====================================================================================
 
+Arguments: the files of a certificate and its key; then, if it matters, the congestion control of all TCP.
 It writes ``ready`` when it listens.
 """
 
@@ -225,6 +226,9 @@ def main() -> None:
     for port, datagram_handler in ((7, UDPEcho), (53, DNSOverUDP)):
         servers.append(UDPServer(("::", port), datagram_handler))
     for server in servers:
+        if sys.argv[3:] and server.socket.type == socket.SOCK_STREAM:
+            # What is accepted inherits it.
+            server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, sys.argv[3].encode())
         threading.Thread(target=server.serve_forever, daemon=True).start()
     print("ready", flush=True)
     threading.Event().wait()
