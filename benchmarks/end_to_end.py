@@ -146,7 +146,7 @@ def relayed(lab: Lab, path: NetworkPath) -> Iterator[int | None]:
 
 def measure(
     lab: Lab, options: ServerOptions, *, runs: int, size: int, only: Who | None = None, streams: int = 1,
-    path: NetworkPath = NetworkPath(),
+    path: NetworkPath = NetworkPath(), ours: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """All runs against one server."""
     results: dict[str, Any] = {"connect": {}, "download": {}, "upload": {}}
@@ -157,7 +157,7 @@ def measure(
             if only != "ours":
                 ends["c"] = (Traffic(lab.c_namespace, "plain", *filter(None, [lab.congestion])), c_client)
             if only != "c":
-                ends["ours"] = (Traffic(lab.our_namespace, "ours", str(server.profile_file(port=port))), None)
+                ends["ours"] = (Traffic(lab.our_namespace, "ours", str(server.profile_file(port=port)), ours), None)
             connects: dict[Who, list[float]] = {who: [] for who in ends}
             connects_wanted = max(runs, 1 if path else 11)
             for _ in range(connects_wanted + 1):  # the first warms caches and imports
@@ -235,20 +235,20 @@ def cell_size(path: NetworkPath) -> int:
     return (4 * MIB if path.rtt < 50 else 1 * MIB) * (4 if path.loss < 0.5 else 1)
 
 
-def table_of_cells(lab: Lab, options: ServerOptions, runs: int) -> list[dict[str, Any]]:
+def table_of_cells(lab: Lab, options: ServerOptions, runs: int, ours: str = "") -> list[dict[str, Any]]:
     """Every cell, ours beside the C client over the kernel's TCP; printed as it comes."""
     rows: list[dict[str, Any]] = []
     print(f"{'path':28}{'download, Mbit/s':>28}{'upload, Mbit/s':>28}")
     for path in CELLS:
         # The relay is in the way of all cells, of the good one too.
         over = path or NetworkPath(0.02)
-        results = measure(lab, options, runs=runs, size=cell_size(path), path=over)
+        results = measure(lab, options, runs=runs, size=cell_size(path), path=over, ours=ours)
         row: dict[str, Any] = {"path": str(path)}
         cells = []
         for do in ("download", "upload"):
-            ours, c = (median(results, do, who, "mbit_per_second") or 0.0 for who in ("ours", "c"))
-            row[do] = {"ours": ours, "c": c, "ratio": ours / c}
-            cells.append(f"{ours:.1f} / {c:.1f} = {ours / c:.2f}")
+            mine, c = (median(results, do, who, "mbit_per_second") or 0.0 for who in ("ours", "c"))
+            row[do] = {"ours": mine, "c": c, "ratio": mine / c}
+            cells.append(f"{mine:.1f} / {c:.1f} = {mine / c:.2f}")
         rows.append(row)
         print(f"{path!s:28}{cells[0]:>28}{cells[1]:>28}", flush=True)
     return rows
@@ -270,6 +270,7 @@ def main() -> None:
     parser.add_argument(
         "--congestion", help="of the kernel's TCP at both ends (default: cubic with --cells, else the machine's own)"
     )
+    parser.add_argument("--our-congestion", default="", help="of our TCP (default: the settings' own)")
     parser.add_argument("--json", type=Path, help="write every run to this file")
     parser.add_argument("--svg", type=Path, help="draw every run into this file")
     arguments = parser.parse_args()
@@ -279,12 +280,13 @@ def main() -> None:
     congestion = arguments.congestion or ("cubic" if arguments.cells else None)
     with tempfile.TemporaryDirectory() as folder, Lab(Path(folder), congestion) as lab:
         if arguments.cells:
-            rows = table_of_cells(lab, options, arguments.runs)
+            rows = table_of_cells(lab, options, arguments.runs, arguments.our_congestion)
             if arguments.json:
                 arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
             return
         results = measure(
-            lab, options, runs=arguments.runs, size=size, only=arguments.only, streams=arguments.streams, path=path
+            lab, options, runs=arguments.runs, size=size, only=arguments.only, streams=arguments.streams, path=path,
+            ours=arguments.our_congestion,
         )
     print(f"{arguments.transport} {arguments.cipher}, {arguments.runs} runs of {arguments.mebibytes} MiB, medians")
     summary = report(results, size)

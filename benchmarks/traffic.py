@@ -1,7 +1,7 @@
 """One end of a measured transfer, as a process that takes orders.
 
 ``python -m benchmarks.traffic plain [CONGESTION]`` uses the kernel's TCP, as a program beside the C client does;
-``python -m benchmarks.traffic ours PROFILE`` uses minivpn_trio. Both read one JSON order a line from
+``python -m benchmarks.traffic ours PROFILE [CONGESTION]`` uses minivpn_trio. Both read one JSON order a line from
 stdin and write one JSON answer a line: seconds, bytes as counted at the receiving end, and processor seconds spent.
 
 ==============  ===========================================  ============================================
@@ -131,11 +131,12 @@ def _answer(**answer: Any) -> None:
     print(json.dumps(answer), flush=True)
 
 
-async def run_ours(profile: str) -> None:
+async def run_ours(profile: str, congestion: str = "") -> None:
     """Take orders, through minivpn_trio."""
     import trio
 
     from minivpn_trio import open_tun_dialer
+    from minivpn_trio.netstack.tcp.settings import TcpSettings
 
     async def orders() -> AsyncIterator[dict[str, Any]]:
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
@@ -211,6 +212,8 @@ async def run_ours(profile: str) -> None:
                 await stack.aclose()
                 start = time.perf_counter()
                 dialer = await stack.enter_async_context(open_tun_dialer(profile))
+                if congestion:
+                    dialer.stack.settings = TcpSettings(congestion=congestion)
                 _answer(seconds=time.perf_counter() - start, cpu=_cpu() - cpu)
             elif order["do"] == "echo":
                 times = await echo(order["host"], order["count"], order["bytes"], order.get("load", 0))
@@ -227,7 +230,7 @@ def main() -> None:
     else:
         import trio
 
-        trio.run(run_ours, sys.argv[2])
+        trio.run(run_ours, *sys.argv[2:4])
 
 
 if __name__ == "__main__":

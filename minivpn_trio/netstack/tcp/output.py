@@ -126,6 +126,7 @@ class Output(ControlBlock):
     def _arm(self) -> None:
         deadline = min(
             self.sender.deadline,
+            self.sender.pacer.due,
             self._acks.deadline,
             self._handshake_deadline,
             self._linger_deadline,

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 
 from ..sequence import Position
+from .delivery_rate import Departure
 
 __all__ = ["Scoreboard", "SentSegment"]
 
@@ -34,14 +35,18 @@ _start_of = attrgetter("start")
 class SentSegment:
     """A segment in flight: positions ``start`` to ``end``; a FIN is one position without payload."""
 
-    __slots__ = ("end", "lost", "payload", "resent", "sacked", "sent_at", "start", "transmissions")
+    __slots__ = ("departure", "end", "lost", "payload", "resent", "sacked", "sent_at", "start", "transmissions")
 
-    def __init__(self, start: Position, end: Position, payload: bytes, sent_at: float) -> None:
+    def __init__(
+        self, start: Position, end: Position, payload: bytes, sent_at: float, departure: Departure | None = None
+    ) -> None:
         self.start: Position = start
         self.end: Position = end
         self.payload: bytes = payload
         #: When it was sent last.
         self.sent_at: float = sent_at
+        #: For congestion control that asks for it.
+        self.departure: Departure | None = departure
         self.transmissions: int = 1
         self.sacked: bool = False
         self.lost: bool = False
@@ -341,7 +346,7 @@ class Scoreboard:
             return segment
         return None
 
-    def resend(self, segment: SentSegment, now: float) -> None:
+    def resend(self, segment: SentSegment, now: float, departure: Departure | None = None) -> None:
         """``segment``, from ``next_lost`` or ``last_pending``, goes out again."""
         size = segment.end - segment.start
         if not segment.lost:
@@ -350,6 +355,7 @@ class Scoreboard:
         segment.resent = True
         segment.transmissions += 1
         segment.sent_at = now
+        segment.departure = departure
         self._resent.append((now, segment))
         self.pipe += size
 
@@ -363,7 +369,7 @@ class Scoreboard:
             for offset in range(0, len(segment.payload), mss):
                 payload = segment.payload[offset : offset + mss]
                 start = segment.start + offset
-                piece = SentSegment(start, start + len(payload), payload, segment.sent_at)
+                piece = SentSegment(start, start + len(payload), payload, segment.sent_at, segment.departure)
                 piece.transmissions = segment.transmissions
                 piece.sacked, piece.lost, piece.resent = segment.sacked, segment.lost, segment.resent
                 pieces.append(piece)

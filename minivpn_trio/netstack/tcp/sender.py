@@ -19,7 +19,9 @@ from enum import Enum
 from math import inf
 
 from ..sequence import Position
-from .congestion import CongestionControl
+from .congestion import CongestionControl, RateControl
+from .delivery_rate import DeliveryRate, Departure
+from .pacing import Pacer
 from .prr import ProportionalRateReduction
 from .rack import Rack
 from .rto import RetransmissionTimeout
@@ -53,11 +55,13 @@ class Sender:
 
     __slots__ = (
         "_buffer",
+        "_delivery",
         "_duplicates",
         "_head_offset",
         "_last_sent",
         "_override",
         "_prr",
+        "_rate_control",
         "_recovery_point",
         "_rescued",
         "_retransmit_now",
@@ -77,6 +81,7 @@ class Sender:
         "max_window",
         "mss",
         "nxt",
+        "pacer",
         "probe",
         "probe_size",
         "rack",
@@ -119,9 +124,13 @@ class Sender:
         self.mss: int = mss
         self.sack: bool = sack
         self.congestion: CongestionControl = congestion
+        self._delivery: DeliveryRate | None = None
+        self._rate_control: RateControl | None = None
+        self.set_congestion(congestion)
         self.rto: RetransmissionTimeout = rto
         self.board: Scoreboard = Scoreboard()
         self.rack: Rack = Rack()
+        self.pacer: Pacer = Pacer()
         #: The peer's window, from ``una``; its largest so far; the segment that set it (RFC 9293, SND.WL1, SND.WL2).
         self.window = self.max_window = 0
         self.wl1 = self.wl2 = 0
@@ -162,6 +171,12 @@ class Sender:
         self._tail_resent = self._tail_due = False
         self._override = False
         self._last_sent = 0.0
+
+    def set_congestion(self, congestion: CongestionControl) -> None:
+        """From now on this algorithm decides."""
+        self.congestion = congestion
+        self._rate_control = congestion if isinstance(congestion, RateControl) else None
+        self._delivery = None if self._rate_control is None else DeliveryRate()
 
     # --- the writer ---
 
@@ -251,15 +266,29 @@ class Sender:
         found, waiting = False, 0.0
         if (board.sacked or self._recovery_point is not None or self._duplicates) and self.una < self.nxt:
             found, waiting = self._detect_losses(acked, now)
-            if self._recovery_point is not None and not self._slow:
+            if self._recovery_point is not None and not self._slow and self._rate_control is None:
                 delivered = outstanding - (self.nxt - self.una - board.sacked_bytes)
                 if delivered or found:
                     self._prr.acknowledged(
                         delivered, board.pipe, self.congestion.threshold, acked > 0 and not found, self.mss
                     )
+        if self._rate_control is not None:
+            self._measure_rate(outstanding - (self.nxt - self.una - board.sacked_bytes), rtt, now)
         if acked > 0 or waiting or found:
             self._arm(now, waiting)
         return max(acked, 0)
+
+    def _measure_rate(self, size: int, rtt: float, now: float) -> None:
+        """``size`` bytes have arrived: tell the congestion control how fast."""
+        control, delivery, board = self._rate_control, self._delivery, self.board
+        if size <= 0 or control is None or delivery is None:
+            return
+        newest, resent = board.sample, board.resent
+        if newest is None or (resent is not None and resent.sent_at > newest.sent_at):
+            newest = resent
+        departure, sent_at = (None, 0.0) if newest is None else (newest.departure, newest.sent_at)
+        sample = delivery.arrived(size, departure, sent_at, self.rto.min_rtt, now)
+        control.handle_rate(sample, delivery.delivered, size, board.pipe, rtt, now)
 
     def _take_blocks(self, blocks: tuple[tuple[Position, Position], ...], now: float) -> bool:
         """SACK. True: the first block is a DSACK (RFC 2883)."""
@@ -333,6 +362,8 @@ class Sender:
                 self._drop_probe()
                 self._retransmit_now = True
             found = lost > 0
+            if self._delivery is not None:
+                self._delivery.lost += lost
         elif not recovering:
             found = self._duplicates == 3 and board.lose_first()
         else:
@@ -433,12 +464,22 @@ class Sender:
         if self._tail_due:
             self._probe_tail(segments, now)
             return segments
+        pacer = self.pacer
+        congestion = self.congestion
+        control = self._rate_control
+        if control is None:
+            pacer.set_window(congestion.window, congestion.window < congestion.threshold, self.rto.srtt)
+        else:
+            pacer.set_rate(control.pacing_rate, self.rto.srtt)
+        limit = min(limit, pacer.allowance(self.mss, now))
+        if not limit:
+            return segments
         recovering = self._recovery_point is not None
         budget = self.congestion.window - board.pipe
         if not self.sack:
             # Each duplicate acknowledgement says that a segment has left the network (RFC 3042, RFC 5681).
             budget += self._duplicates * self.mss
-        elif recovering and not self._slow:
+        elif recovering and not self._slow and control is None:
             budget = self._prr.budget
         lost = board.next_lost()
         if lost is not None:
@@ -448,7 +489,7 @@ class Sender:
                 size = lost.end - lost.start
                 if budget < size and board.pipe:
                     break
-                board.resend(lost, now)
+                board.resend(lost, now, self._departing(now))
                 segments.append(lost)
                 budget -= size
                 lost = board.next_lost()
@@ -462,8 +503,13 @@ class Sender:
             self._rescue(segments, now)
         if segments:
             self._last_sent = now
+            size = segments[-1].end - segments[0].start
             if recovering:
-                self._prr.sent(sum(segment.end - segment.start for segment in segments))
+                size = sum(segment.end - segment.start for segment in segments)
+                self._prr.sent(size)
+            pacer.sent(size)
+            if self._delivery is not None and not self.buffered and board.pipe < congestion.window:
+                self._delivery.starved(board.pipe)
             if self.deadline == inf or self._timer is _Timer.PERSIST:
                 if self.una == segments[0].start:
                     self.stalled_since = now
@@ -474,6 +520,10 @@ class Sender:
             self.stalled_since = now
             self.deadline = now + self.rto.value
         return segments
+
+    def _departing(self, now: float) -> Departure | None:
+        delivery = self._delivery
+        return None if delivery is None else delivery.departing(self.nxt - self.una - self.board.sacked_bytes, now)
 
     def _rescue(self, segments: list[SentSegment], now: float) -> None:
         """RFC 6675, NextSeg 4: nothing else to send, once a recovery the last segment, lest the tail be lost too.
@@ -537,6 +587,7 @@ class Sender:
         buffer, offset, position = self._buffer, self._head_offset, self.nxt
         new: list[SentSegment] = []
         append = new.append
+        departure = None if self._delivery is None else self._departing(now)
         left = size
         chunk = buffer[0]
         available = len(chunk) - offset
@@ -559,7 +610,7 @@ class Sender:
                 available = len(chunk) - offset
                 payload = b"".join(pieces)
             end = position + want
-            append(SentSegment(position, end, payload, now))
+            append(SentSegment(position, end, payload, now, departure))
             position = end
             left -= want
         if not available:

@@ -8,12 +8,14 @@ happened and obey ``window``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from ..delivery_rate import RateSample
+from .bbr import Bbr
 from .cubic import Cubic
 from .newreno import NewReno
 
-__all__ = ["ALGORITHMS", "CongestionControl", "Cubic", "NewReno"]
+__all__ = ["ALGORITHMS", "Bbr", "CongestionControl", "Cubic", "NewReno", "RateControl"]
 
 
 class CongestionControl(Protocol):
@@ -53,5 +55,20 @@ class CongestionControl(Protocol):
         ...
 
 
+@runtime_checkable
+class RateControl(CongestionControl, Protocol):
+    """One that knows at which rate to send, and keeps to ``window`` in recovery, too."""
+
+    #: Bytes a second; 0.0: not known yet.
+    pacing_rate: float
+
+    def handle_rate(
+        self, sample: RateSample | None, delivered: int, size: int, in_flight: int, rtt: float, now: float
+    ) -> None:
+        """``size`` bytes arrived, SACKed ones included, ``delivered`` since the beginning; ``in_flight`` are left.
+        ``rtt`` 0.0: no sample."""
+        ...
+
+
 #: name -> (mss, initial window in segments) -> algorithm
-ALGORITHMS: dict[str, Callable[[int, int], CongestionControl]] = {"newreno": NewReno, "cubic": Cubic}
+ALGORITHMS: dict[str, Callable[[int, int], CongestionControl]] = {"newreno": NewReno, "cubic": Cubic, "bbr": Bbr}

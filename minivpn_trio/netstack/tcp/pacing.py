@@ -1,0 +1,70 @@
+"""Pacing: a window is spread over its round trip instead of leaving in one burst.
+
+What follows a path of some length is short queues: the server's socket buffer holds some ninety datagrams. A window
+that opens at once, because one acknowledgement spoke for a whole burst, overflows them at a
+fraction of what the path carries. So data leaves at a rate, somewhat above a window in a round trip as in Linux, in
+trains that such a queue takes.
+
+Credit grows with time up to a train's worth. Timers come late, by a millisecond or so: what they
+miss is credit, not throughput. Where the round trip is shorter than what a timer can
+tell, acknowledgements pace by themselves.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+__all__ = ["Pacer"]
+
+#: Round trips below this need no pacing, and could not have any: timers are as coarse.
+_SHORTEST_PATH = 0.002
+#: Windows in a round trip, in slow start and afterwards (Linux, tcp_pacing_ss_ratio and tcp_pacing_ca_ratio).
+_SLOW_START, _AVOIDANCE = 2.0, 1.2
+#: A train holds what leaves in this time, within bounds, in segments.
+_TRAIN_TIME = 0.001
+_SHORTEST_TRAIN, _LONGEST_TRAIN = 10, 44
+
+
+class Pacer:
+    """Rates are bytes a second, sizes bytes, times seconds."""
+
+    __slots__ = ("_at", "_credit", "_depth", "due", "rate")
+
+    def __init__(self) -> None:
+        #: inf: no pacing.
+        self.rate: float = inf
+        #: When more may go out; inf: nothing was held back.
+        self.due: float = inf
+        self._credit = 0.0
+        self._depth = 0.0
+        self._at = 0.0
+
+    def set_window(self, window: int, slow_start: bool, srtt: float) -> None:
+        """The rate that ``window`` bytes in a round trip make; ``slow_start``: it doubles in each."""
+        if srtt < _SHORTEST_PATH:
+            self.rate = inf
+        else:
+            self.rate = window / srtt * (_SLOW_START if slow_start else _AVOIDANCE)
+
+    def set_rate(self, rate: float, srtt: float) -> None:
+        """``rate`` as it is; 0.0: none."""
+        self.rate = inf if not rate or srtt < _SHORTEST_PATH else rate
+
+    def allowance(self, mss: int, now: float) -> int:
+        """How many segments may leave now. None may: ``due`` says when to ask again."""
+        rate = self.rate
+        if rate == inf:
+            return _LONGEST_TRAIN
+        depth = self._depth = min(max(rate * _TRAIN_TIME, _SHORTEST_TRAIN * mss), _LONGEST_TRAIN * mss)
+        credit = self._credit = min(self._credit + (now - self._at) * rate, depth)
+        self._at = now
+        if credit >= mss:
+            self.due = inf
+            return int(credit / mss)
+        self.due = now + (depth / 2 - credit) / rate
+        return 0
+
+    def sent(self, size: int) -> None:
+        """``size`` bytes left."""
+        if self.rate != inf:
+            self._credit -= size
