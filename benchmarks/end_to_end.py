@@ -77,12 +77,37 @@ class Traffic:
 
 @dataclass
 class Run:
-    """One transfer: rate of the payload, and processor seconds by process."""
+    """One transfer: rate of the payload, processor seconds by process, how busy each of the machine's
+    processors was (0 to 1), and inner packets by direction as the server's tun device counts them."""
 
     mbit_per_second: float
     seconds: float
     client_cpu: float
     server_cpu: float
+    busy: list[float]
+    packets_down: int
+    packets_up: int
+    retransmissions: int | None = None
+
+
+def processor_times() -> list[tuple[int, int]]:
+    """Ticks of each processor since the machine started: busy, all."""
+    rows = [line.split()[1:9] for line in Path("/proc/stat").read_text().splitlines() if line[:3] == "cpu"][1:]
+    times = [[int(field) for field in row] for row in rows]
+    # user nice system idle iowait irq softirq steal
+    return [(sum(row) - row[3] - row[4], sum(row)) for row in times]
+
+
+def tun_packets(lab: Lab) -> tuple[int, int]:
+    """Packets that the server's tun device has sent towards the client, and received from it."""
+    with lab.server_namespace.entered():
+        table = Path("/proc/thread-self/net/dev").read_text()
+    for line in table.splitlines():
+        name, _, rest = line.partition(":")
+        if name.strip() == "tun0":
+            fields = rest.split()
+            return int(fields[9]), int(fields[1])
+    return 0, 0
 
 
 def cpu_of(process: OpenVPN) -> float:
@@ -92,9 +117,10 @@ def cpu_of(process: OpenVPN) -> float:
 
 
 def transfer(
-    traffic: Traffic, do: str, size: int, server: Server, client: OpenVPN | None, streams: int = 1
+    lab: Lab, traffic: Traffic, do: str, size: int, server: Server, client: OpenVPN | None, streams: int = 1
 ) -> Run:
     """One measured transfer of ``size`` bytes in all; ends the program when a byte is missing."""
+    times, packets = processor_times(), tun_packets(lab)
     server_before, client_before = cpu_of(server), cpu_of(client) if client else 0.0
     answer = traffic.ask(do=do, host=TUN_IPV4, bytes=size // streams, streams=streams)
     size = size // streams * streams
@@ -106,6 +132,13 @@ def transfer(
         seconds=answer["seconds"],
         client_cpu=client_cpu,
         server_cpu=cpu_of(server) - server_before,
+        busy=[
+            (after[0] - before[0]) / max(after[1] - before[1], 1)
+            for before, after in zip(times, processor_times(), strict=True)
+        ],
+        packets_down=tun_packets(lab)[0] - packets[0],
+        packets_up=tun_packets(lab)[1] - packets[1],
+        retransmissions=answer.get("retransmissions"),
     )
 
 
@@ -174,7 +207,7 @@ def measure(
                 done: dict[Who, list[Run]] = {who: [] for who in ends}
                 for number in range(runs + (not path)):
                     for who, (traffic, client) in ends.items():
-                        run = transfer(traffic, do, size, server, client, streams)
+                        run = transfer(lab, traffic, do, size, server, client, streams)
                         if number > 0 or path:
                             done[who].append(run)
                 results[do] = {who: [asdict(run) for run in list_of_runs] for who, list_of_runs in done.items()}
@@ -208,6 +241,17 @@ def report(results: dict[str, Any], size: int) -> dict[str, Any]:
     }
     cells = {who: "-" if value is None else f"{value * 1e3:.0f} ms" for who, value in seconds.items()}
     summary["connect"] = _row("connect", seconds, cells)
+    for what in ("download", "upload"):
+        for who, runs in results[what].items():
+            both = [sorted((run["packets_up"], run["packets_down"])) for run in runs]
+            acks = statistics.median(few / max(many, 1) for few, many in both)
+            busy = [statistics.median(column) for column in zip(*(run["busy"] for run in runs), strict=True)]
+            line = f"{what:10}{who:>5}: {acks:.3f} packets back for each, processors busy "
+            line += ", ".join(f"{share * 100:.0f} %" for share in busy)
+            if who == "ours":
+                line += f", sent again {statistics.median(run['retransmissions'] for run in runs):.0f}"
+            print(line)
+            summary[what][f"acks a packet, {who}"] = acks
     return summary
 
 

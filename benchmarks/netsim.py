@@ -40,17 +40,19 @@ class Cell:
     queue: int = 256
     rate: float = 100.0
     jitter: float = 0.0
+    congestion: str = "cubic"
 
     @property
     def name(self) -> str:
         """As in the table."""
         text = f"rtt {self.rtt:g} ms, {self.rate:g} Mbit/s, queue {self.queue} KiB, loss {self.loss:g} %"
-        return text + (f", jitter {self.jitter:g} ms" if self.jitter else "")
+        text += f", jitter {self.jitter:g} ms" if self.jitter else ""
+        return text + (f", {self.congestion}" if self.congestion != "cubic" else "")
 
     @property
     def size(self) -> int:
         """Bytes to send: enough to leave slow start behind, yet no more of what is slow."""
-        return 8_000_000 if not self.loss else 4_000_000 if self.loss < 0.5 else 1_500_000
+        return 8_000_000 if not self.loss or self.congestion == "bbr" else 4_000_000 if self.loss < 0.5 else 1_500_000
 
 
 CELLS = [
@@ -61,11 +63,16 @@ CELLS = [
     Cell(50, 0),
     Cell(50, 0, 1024, jitter=5),
     Cell(50, 0, 1024),
+    *(Cell(rtt, loss, 128, 600, 0, name) for rtt in (20, 100) for loss in (0, 1, 3) for name in ("cubic", "bbr")),
+    Cell(20, 0, 64, 20, congestion="bbr"),
+    Cell(50, 0, 1024, jitter=5, congestion="bbr"),
+    Cell(200, 0, 1024, congestion="bbr"),
 ]
 
 
 def measure(cell: Cell, seed: int, settings: TcpSettings | None = None) -> tuple[float, int, int]:
-    """Mbit/s, retransmissions, timeouts."""
+    """Mbit/s, retransmissions, timeouts. ``settings``: instead of the cell's congestion control."""
+    settings = settings or TcpSettings(congestion=cell.congestion)
     up = Link(
         delay=cell.rtt / 2000, rate=cell.rate * 1e6, queue=cell.queue * 1024, loss=cell.loss / 100,
         jitter=cell.jitter / 1000, reorder=0.3 if cell.jitter else 0,
@@ -90,7 +97,7 @@ def main() -> None:
     for item in arguments.settings:
         name, _, value = item.partition("=")
         changes[name] = None if value == "None" else json.loads(value) if value[:1].isdigit() else value
-    settings = TcpSettings(**changes)
+    settings = TcpSettings(**changes) if changes else None
     kept: dict[str, float] = json.loads(TABLE.read_text()) if TABLE.exists() else {}
     table: dict[str, float] = {}
     for cell in CELLS:

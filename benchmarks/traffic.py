@@ -136,7 +136,6 @@ async def run_ours(profile: str, congestion: str = "") -> None:
     import trio
 
     from minivpn_trio import open_tun_dialer
-    from minivpn_trio.netstack.tcp.settings import TcpSettings
 
     async def orders() -> AsyncIterator[dict[str, Any]]:
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
@@ -211,16 +210,17 @@ async def run_ours(profile: str, congestion: str = "") -> None:
             if order["do"] == "connect":
                 await stack.aclose()
                 start = time.perf_counter()
-                dialer = await stack.enter_async_context(open_tun_dialer(profile))
-                if congestion:
-                    dialer.stack.settings = TcpSettings(congestion=congestion)
+                options: dict[str, Any] = {"congestion": congestion} if congestion else {}
+                dialer = await stack.enter_async_context(open_tun_dialer(profile, **options))
                 _answer(seconds=time.perf_counter() - start, cpu=_cpu() - cpu)
             elif order["do"] == "echo":
                 times = await echo(order["host"], order["count"], order["bytes"], order.get("load", 0))
                 _answer(times=times, cpu=_cpu() - cpu)
             else:
+                before = dialer.stack.stats().tcp_retransmissions
                 count = await several(transfers[order["do"]], order["host"], order["bytes"], order.get("streams", 1))
-                _answer(seconds=time.perf_counter() - start, bytes=count, cpu=_cpu() - cpu)
+                _answer(seconds=time.perf_counter() - start, bytes=count, cpu=_cpu() - cpu,
+                        retransmissions=dialer.stack.stats().tcp_retransmissions - before)  # fmt: skip
 
 
 def main() -> None:
@@ -230,7 +230,7 @@ def main() -> None:
     else:
         import trio
 
-        trio.run(run_ours, *sys.argv[2:4])
+        trio.run(run_ours, sys.argv[2], "".join(sys.argv[3:4]))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ from .netstack.icmp import EchoError, EchoReply, IcmpEndpoint
 from .netstack.resolver import STRAGGLER_TIMEOUT, AddressInfo, TunResolver
 from .netstack.sockets import TunSocket
 from .netstack.stack import Stack
+from .netstack.tcp.congestion import ALGORITHMS
+from .netstack.tcp.settings import TcpSettings
 from .netstack.worker import Pump, move_down, move_up
 from .networkio.dial import DialerContext
 from .packet.ids import RandomBytes
@@ -51,6 +53,8 @@ _PING_PAYLOAD = 56
 #: Longest time that leaving the block waits for streams to deliver what they accepted, and how often it looks, seconds.
 LINGER = 2.0
 LINGER_STEP = 0.005
+#: What a tunnel goes over is long, and loses for reasons other than congestion.
+DEFAULT_CONGESTION = "bbr"
 #: RFC 8305, 5 and 3, seconds: until the next address is tried, and for AAAA to come after A.
 CONNECTION_ATTEMPT_DELAY = 0.25
 RESOLUTION_DELAY = 0.05
@@ -101,6 +105,7 @@ class TunDialer:
         *,
         rng: RandomBytes = os.urandom,
         hosts: Mapping[str, Sequence[str]] | None = None,
+        congestion: str = DEFAULT_CONGESTION,
     ) -> None:
         self._tunnel = tunnel
         info = tunnel.tunnel_info
@@ -112,6 +117,7 @@ class TunDialer:
             now=trio.current_time(),
             mss_ipv4=info.mss_ipv4,
             mss_ipv6=info.mss_ipv6,
+            settings=TcpSettings(congestion=congestion),
         )
         self._pump = Pump(self.stack)
         self._resolver = TunResolver(self._socket, lambda: self._tunnel.tunnel_info, rng, hosts)
@@ -401,6 +407,7 @@ async def open_tun_dialer(
     rng: RandomBytes = os.urandom,
     unix_time: Callable[[], float] = time.time,
     hosts: Mapping[str, Sequence[str]] | None = None,
+    congestion: str = DEFAULT_CONGESTION,
 ) -> AsyncIterator[TunDialer]:
     """Bring a tunnel up and dial through it, for the length of the block.
 
@@ -408,10 +415,14 @@ async def open_tun_dialer(
             stream = await dialer.open_tcp_stream("10.8.0.1", 80)
 
     ``hosts`` are names with their addresses for which no server is asked (``netstack.resolver.parse_hosts`` reads
-    them from a hosts file). The other arguments, what is raised on the way in, and how exceptions leave the
+    them from a hosts file). ``congestion`` is TCP's congestion control: "bbr" keeps to what the path delivers,
+    whatever it loses; "cubic" (RFC 9438) and "newreno" (RFC 5681) slow down with each loss. ValueError: another name.
+    The other arguments, what is raised on the way in, and how exceptions leave the
     block are ``open_client``'s. A body that ends without an exception waits up
     to 2 s for streams, closed ones too, to deliver what ``send_all`` accepted.
     """
+    if congestion not in ALGORITHMS:
+        raise ValueError(f"congestion must be one of {', '.join(sorted(ALGORITHMS))}")
     async with open_client(
         config,
         connect,
@@ -422,6 +433,6 @@ async def open_tun_dialer(
         rng=rng,
         unix_time=unix_time,
     ) as client:
-        dialer = TunDialer(client, rng=rng, hosts=hosts)
+        dialer = TunDialer(client, rng=rng, hosts=hosts, congestion=congestion)
         async with in_background(dialer.run, before_stop=dialer.linger):
             yield dialer

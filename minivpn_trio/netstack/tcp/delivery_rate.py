@@ -1,4 +1,4 @@
-"""How fast data arrives at the other end (draft-cheng-iccrg-delivery-rate-estimation), for rate-based congestion control.
+"""How fast data arrives at the other end, for rate-based control (draft-cheng-iccrg-delivery-rate-estimation).
 
 What leaves together carries a note of how much had been delivered by then. When it is acknowledged, what was delivered
 since, over the time that took at either end, whichever was longer, is a sample of the path's rate.

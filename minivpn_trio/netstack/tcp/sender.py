@@ -467,7 +467,9 @@ class Sender:
         pacer = self.pacer
         congestion = self.congestion
         control = self._rate_control
-        if control is None:
+        if not self._settings.pacing:
+            pass
+        elif control is None:
             pacer.set_window(congestion.window, congestion.window < congestion.threshold, self.rto.srtt)
         else:
             pacer.set_rate(control.pacing_rate, self.rto.srtt)

@@ -66,5 +66,7 @@ class TcpSettings:
     challenge_ack_interval: float = 0.5
     #: A name in ``congestion.ALGORITHMS``.
     congestion: str = "cubic"
+    #: Spread a window over its round trip (pacing.py).
+    pacing: bool = True
     timestamps: bool = True
     sack: bool = True

@@ -220,7 +220,7 @@ def main() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(sys.argv[1], sys.argv[2])
     https.socket = context.wrap_socket(https.socket, server_side=True, do_handshake_on_connect=False)
-    servers: list[socketserver.BaseServer] = [HTTPServer(("::", 80), Handler), https]
+    servers: list[socketserver.TCPServer] = [HTTPServer(("::", 80), Handler), https]
     for port, handler in ((7, Echo), (9, Discard), (19, Chargen), (20, Reset), (21, Mss), (53, DNSOverTCP)):
         servers.append(TCPServer(("::", port), handler))
     for port, datagram_handler in ((7, UDPEcho), (53, DNSOverUDP)):

@@ -17,10 +17,11 @@ MASK = 0xFFFFFFFF
 
 
 class Script:
-    """``stack`` talks; the script answers as ``PEER``."""
+    """``stack`` talks; the script answers as ``PEER``. Nothing is paced: a dialogue counts segments, not time."""
 
     def __init__(self, *, mtu: int = 1500, settings: TcpSettings | None = None, limits: Limits | None = None) -> None:
         self.now = 5000.0
+        settings = replace(settings or TcpSettings(), pacing=False)
         self.stack = Stack(
             addresses=[US], mtu=mtu, rng=random.Random(1).randbytes, now=self.now, settings=settings, limits=limits
         )

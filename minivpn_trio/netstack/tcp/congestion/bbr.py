@@ -29,9 +29,10 @@ _FULL_GROWTH, _FULL_ROUNDS = 1.25, 3
 #: Seconds for which the shortest round trip is believed, and for which it is then looked for.
 _RTT_AGE, _RTT_PROBE = 10.0, 0.2
 _LEAST_SEGMENTS = 4
-#: The share of a round that must be lost for the pipe to be called full at the beginning, and in segments. Paths
-#: lose a few in a hundred by themselves; a queue that overflows at twice the rate, every other.
-_FULL_LOSS, _FULL_LOSSES = 0.1, 8
+#: The share of a round, and the number of segments, whose loss is no longer the path's own: a queue overflows. At the
+#: beginning the pipe is full then; later the window is cut to so much of itself, and grows again with each probing.
+_OVERFLOW, _OVERFLOW_SEGMENTS = 0.08, 8
+_CUT = 0.85
 #: A little below the measured rate, so that a queue drains in the long run (as Linux does).
 _MARGIN = 0.99
 #: What a timer releases at once (pacing.py) comes on top of the window: seconds.
@@ -50,6 +51,7 @@ class Bbr:
     """Sizes are bytes, times seconds, rates bytes a second."""
 
     __slots__ = (
+        "_bound",
         "_conserving",
         "_cycle_at",
         "_cycle_index",
@@ -66,6 +68,7 @@ class Bbr:
         "_mode",
         "_mss",
         "_next_round",
+        "_overflowed",
         "_prior_window",
         "_probe_done_at",
         "_rates",
@@ -99,7 +102,9 @@ class Bbr:
         self._prior_window = 0
         #: The round number until which recovery sends no more than what arrives; 0: none.
         self._conserving = 0
-        self._lost = False
+        self._lost = self._overflowed = False
+        #: No more than this in flight, since a queue overflowed.
+        self._bound = _CEILING
         #: What was delivered, and lost, when this round began.
         self._delivered_before = self._lost_before = 0
 
@@ -124,6 +129,7 @@ class Bbr:
         if sample is not None:
             self._count_round(sample)
             self._measure(sample)
+            self._judge_losses(sample)
         self._judge_startup(sample, in_flight, now)
         if self._mode is _Mode.PROBE_RATE:
             self._cycle(in_flight, now)
@@ -149,6 +155,17 @@ class Bbr:
         while len(rates) > 1 and rates[0][0] <= self._round - _RATE_ROUNDS:
             rates.popleft()
 
+    def _judge_losses(self, sample: RateSample) -> None:
+        lost = sample.lost - self._lost_before
+        most = max(_OVERFLOW_SEGMENTS * self._mss, _OVERFLOW * (self._delivered - self._delivered_before + lost))
+        if lost > most and not self._overflowed:
+            self._overflowed = True
+            self._full = True
+            self._bound = max(int(min(self.window, self._bound) * _CUT), self._fitting())
+        if self._round_start:
+            self._overflowed = False
+            self._lost_before, self._delivered_before = sample.lost, self._delivered
+
     def _judge_startup(self, sample: RateSample | None, in_flight: int, now: float) -> None:
         if not self._full and self._round_start and sample is not None and not sample.limited:
             if self._rate >= self._full_rate * _FULL_GROWTH:
@@ -156,12 +173,6 @@ class Bbr:
             else:
                 self._full_rounds += 1
                 self._full = self._full_rounds >= _FULL_ROUNDS
-        if self._mode is _Mode.STARTUP and sample is not None:
-            lost = sample.lost - self._lost_before
-            if lost > max(_FULL_LOSSES * self._mss, _FULL_LOSS * (self._delivered - self._delivered_before + lost)):
-                self._full = True
-            if self._round_start:
-                self._lost_before, self._delivered_before = sample.lost, self._delivered
         if self._mode is _Mode.STARTUP and self._full:
             self._mode = _Mode.DRAIN
         if self._mode is _Mode.DRAIN and in_flight <= self._fitting():
@@ -182,6 +193,8 @@ class Bbr:
         else:
             over = full_length
         if over:
+            if gain > 1 and not self._overflowed:
+                self._bound = min(int(self._bound * gain), _CEILING)
             self._cycle_index = (self._cycle_index + 1) % len(_CYCLE)
             self._cycle_at = now
 
@@ -235,7 +248,7 @@ class Bbr:
             window = min(window + size, target)
         elif window < target or self._delivered < self._initial_segments * self._mss:
             window += size
-        self.window = min(max(window, least), _CEILING)
+        self.window = max(min(window, self._bound), least)
 
     def handle_ack(self, acked: int, in_flight: int, rtt: float, now: float) -> None:
         """Nothing: ``handle_rate`` hears of more."""
