@@ -45,6 +45,7 @@ from .tcp.listener import TcpListener
 from .tcp.network import os_error
 from .tcp.settings import TcpSettings
 from .tcp.timewait import TimeWait, TimeWaitTable
+from .templates import SegmentTemplates
 from .timers import TimerHeap
 from .udp import UdpEndpoint, read_udp_untrusted
 from .wire import IPV4_START, KEY4, KEY6
@@ -133,6 +134,7 @@ class Stack:
         self._rng = rng
         self._now = now
         self._numbering = Numbering(rng)
+        self._templates = SegmentTemplates()
         self._ident = int.from_bytes(rng(2), "big")
         self._failure: OSError | None = None
 
@@ -409,8 +411,8 @@ class Stack:
         return room
 
     def build(self, segment: TcpSegment) -> bytes:
-        """A packet by scapy."""
-        return scapy_wire.build_tcp(segment)
+        """A packet by scapy, or after its model."""
+        return self._templates.build(segment)
 
     def parse(self, packet: bytes) -> TcpSegment | None:
         """A segment by scapy; None: malformed, counted."""

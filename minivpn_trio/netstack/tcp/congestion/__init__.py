@@ -8,7 +8,7 @@ happened and obey ``window``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from ..delivery_rate import RateSample
 from .bbr import Bbr
@@ -55,7 +55,6 @@ class CongestionControl(Protocol):
         ...
 
 
-@runtime_checkable
 class RateControl(CongestionControl, Protocol):
     """One that knows at which rate to send, and keeps to ``window`` in recovery, too."""
 
