@@ -32,7 +32,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -69,6 +69,7 @@ from .networkio.dial import DialerContext, Endpoint, dial, is_numeric, over_stre
 from .networkio.transports import Transport
 from .packet.ids import RandomBytes, Role
 from .ports import Inlet, WaitingOutlet
+from .rotation import Rotation
 from .stats import TunnelStats
 from .stats_sum import add_stats
 from .tlssession.engine import TLSContext
@@ -82,8 +83,6 @@ __all__ = ["Client", "open_client"]
 
 T = TypeVar("T")
 
-#: Rounds after which the delay between attempts doubles each time (openvpn: connect-retry).
-ROUNDS_BEFORE_BACKOFF = 5
 #: A tunnel that stayed up this long, seconds, starts again with the shortest delay.
 STABLE_AFTER = 60.0
 #: Longest wait that a server may ask for (AUTH_FAILED,TEMP), seconds.
@@ -130,7 +129,7 @@ class Client(trio.abc.Channel[Burst]):
         self._context = TLSContext(config, Role.CLIENT)
         self._rng = rng
         self._unix_time = unix_time
-        self._random = random.Random(rng(16))
+        self._rotation = Rotation(config, random.Random(rng(16)))
         self._connection: Connection | None = None
         self._past = TunnelStats()
         self._info: TunnelInfo | None = None
@@ -139,11 +138,6 @@ class Client(trio.abc.Channel[Burst]):
         self._last_reason = ""
         # What AUTH_FAILED,TEMP asked for: seconds to wait.
         self._requested_wait = 0.0
-        # Where a round begins: with this remote, or with the one after it; and with this address, or with any other.
-        self._begin_with: Remote | None = None
-        self._begin_after = False
-        self._address: Any = None
-        self._other_address = False
         self._up_at: float | None = None
         self._closed_by: MiniVPNError | None = None
         self._closed = trio.Event()
@@ -279,7 +273,7 @@ class Client(trio.abc.Channel[Burst]):
         failures: list[ConnectError] = []
         for attempt in range(rounds):
             if attempt:
-                await trio.sleep(self._delay(attempt))
+                await trio.sleep(self._rotation.delay(attempt))
             if await self._one_round(up, failures):
                 return
         # Of those that came equally far the last one counts.
@@ -293,7 +287,7 @@ class Client(trio.abc.Channel[Burst]):
         attempt = 0
         while True:
             attempt = 1 if self._was_stable() else attempt + 1
-            delay = max(self._delay(attempt), self._take_requested_wait())
+            delay = max(self._rotation.delay(attempt), self._take_requested_wait())
             now = trio.current_time()
             self.emit(Reconnecting(time=now, reason=self._last_reason, delay=delay, attempt=attempt))
             await trio.sleep(delay)
@@ -313,17 +307,11 @@ class Client(trio.abc.Channel[Burst]):
         seconds, self._requested_wait = self._requested_wait, 0.0
         return seconds
 
-    def _delay(self, attempt: int) -> float:
-        """Seconds before attempt number ``attempt`` (from 1): constant for a few rounds, then doubling."""
-        doublings = max(0, attempt - ROUNDS_BEFORE_BACKOFF)
-        delay = self.config.connect_retry * 2.0 ** min(doublings, 32)
-        return min(delay, max(self.config.connect_retry, self.config.connect_retry_max_delay))
-
     async def _one_round(self, up: Callable[[TunnelUp], None], failures: list[ConnectError]) -> bool:
         """Try each address of each remote. True: a tunnel was up and is lost. False: none came up."""
-        for remote in self._remotes():
+        for position, remote in self._rotation.round():
             try:
-                endpoints = await self._endpoints(remote)
+                endpoints = await self._endpoints(position, remote)
             except ConnectError as exc:
                 failures.append(exc)
                 continue
@@ -337,7 +325,7 @@ class Client(trio.abc.Channel[Burst]):
                     failures.append(exc)
                     self._requested_wait = min(exc.backoff or 0.0, MAX_REQUESTED_WAIT)
                     if exc.advance == "no":
-                        self._begin_at(endpoint, remote)
+                        self._rotation.begin_at(position, endpoint.address)
                         return False
                     if exc.advance == "remote":
                         break
@@ -351,26 +339,11 @@ class Client(trio.abc.Channel[Burst]):
                     if isinstance(exc.__cause__, AuthFailedTemporarily):
                         advance = exc.__cause__.advance
                         self._requested_wait = min(exc.__cause__.backoff or 0.0, MAX_REQUESTED_WAIT)
-                    self._begin_at(endpoint, remote, advance)
+                    self._rotation.begin_at(position, endpoint.address, advance)
                     return True
         return False
 
-    def _begin_at(self, endpoint: Endpoint, remote: Remote, advance: str = "no") -> None:
-        """Let rounds begin here from now on; ``advance`` as in AUTH_FAILED,TEMP."""
-        self._begin_with, self._begin_after = remote, advance == "remote"
-        self._address, self._other_address = endpoint.address, advance != "no"
-
-    def _remotes(self) -> list[Remote]:
-        """The remotes in the order in which this round tries them."""
-        remotes = list(self.config.remotes)
-        if self.config.remote_random:
-            self._random.shuffle(remotes)
-        if self._begin_with in remotes:
-            start = remotes.index(self._begin_with) + self._begin_after
-            remotes = remotes[start:] + remotes[:start]
-        return remotes
-
-    async def _endpoints(self, remote: Remote) -> list[Endpoint]:
+    async def _endpoints(self, position: int, remote: Remote) -> list[Endpoint]:
         """The addresses of ``remote`` in the order in which they are tried. Raises ConnectError."""
         if self._connect is not None:
             return [Endpoint(remote)]
@@ -380,10 +353,7 @@ class Client(trio.abc.Channel[Burst]):
             name = f"{self._rng(6).hex()}.{name}"
         timeout = self.config.for_remote(remote).connect_timeout
         with trio.move_on_after(timeout):
-            endpoints = await resolve(replace(remote, host=name))
-            if remote == self._begin_with:
-                endpoints.sort(key=lambda each: (each.address == self._address) is self._other_address)
-            return endpoints
+            return self._rotation.addresses(position, await resolve(replace(remote, host=name)))
         raise HandshakeTimeout(f"no address for {remote.host}: no answer in {timeout:g} s", stage=Stage.RESOLVE)
 
     async def _logins(self, endpoint: Endpoint, up: Callable[[TunnelUp], None]) -> None:
