@@ -12,10 +12,12 @@ from typing import Any, Protocol, TypeVar
 
 from .config.model import Remote, TunnelConfig
 
-__all__ = ["Rotation"]
+__all__ = ["SHORTEST_PAUSE", "Rotation"]
 
 #: Rounds after which the delay between attempts doubles each time (openvpn: connect-retry).
 ROUNDS_BEFORE_BACKOFF = 5
+#: Seconds between two rounds at least, whatever the profile says: a port that refuses does so in no time.
+SHORTEST_PAUSE = 1.0
 
 
 class _Addressed(Protocol):
@@ -60,6 +62,6 @@ class Rotation:
 
     def delay(self, attempt: int) -> float:
         """Seconds before attempt number ``attempt`` (from 1): constant for a few rounds, then doubling."""
-        retry = self._config.connect_retry
+        retry = max(self._config.connect_retry, SHORTEST_PAUSE)
         doublings = max(0, attempt - ROUNDS_BEFORE_BACKOFF)
         return min(retry * 2.0 ** min(doublings, 32), max(retry, self._config.connect_retry_max_delay))

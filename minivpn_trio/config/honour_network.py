@@ -111,6 +111,8 @@ def _integer(field: str, *, low: int = 0, high: int = 2**63 - 1) -> Handler:
 
 def _connect_retry(draft: Draft, statement: Statement) -> None:
     retry = number(statement.values, 0, 0, 0xFFFF)
+    if retry == 0:
+        draft.warn(statement, "a server that refuses would be asked without a pause: it is 1 second at least")
     draft.values["connect_retry"] = float(retry)
     if len(statement.values) > 1:
         draft.values["connect_retry_max_delay"] = float(max(number(statement.values, 1, 0, _LONG), retry))

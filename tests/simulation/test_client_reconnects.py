@@ -114,6 +114,19 @@ async def test_next_remote_comes_round(autojump_clock: MockClock) -> None:
         assert events.dialled == dialled
 
 
+async def test_a_server_that_is_named_twice(autojump_clock: MockClock) -> None:
+    """Servers are left by their place in the profile: those behind the second mention get their turn."""
+    del autojump_clock
+    events = Events()
+    async with world() as net:
+        remotes = tuple(map(Remote, ("a", "b", "a", "c", "d")))
+        async with open_client(replace(net.server.client_config(), remotes=remotes), net, on_event=events.append):
+            for count in range(2, 8):
+                net.server.send_message("RESTART,[N]busy")
+                await events.wait(Ready, count)
+    assert events.dialled == ["a", "b", "a", "c", "d", "a", "b"]
+
+
 async def test_while_the_network_is_away_the_preference_stays(autojump_clock: MockClock) -> None:
     """Rounds begin with the server that knows us, for as long as no other one has taken its place."""
     del autojump_clock
@@ -177,6 +190,24 @@ async def test_delays_grow_and_are_bounded(autojump_clock: MockClock) -> None:
             await events.wait(Reconnecting, 11)
     assert [event.delay for event in events.of(Reconnecting)] == [1, 1, 1, 1, 1, 2, 4, 8, 10, 10, 10]
     assert [event.attempt for event in events.of(Reconnecting)] == list(range(1, 12))
+
+
+async def test_a_second_passes_whatever_the_profile_says(autojump_clock: MockClock) -> None:
+    """``connect-retry 0``: a port that refuses does so in no time, and nobody is to be asked as fast as that."""
+    del autojump_clock
+    events = Events()
+    async with world() as net:
+        config = replace(net.server.client_config(), connect_retry=0.0)
+        async with open_client(config, net, on_event=events.append):
+            net.down = {config.remotes[0].host}
+            net.server.send_message("RESTART")
+            await events.wait(Reconnecting, 7)
+        assert [event.delay for event in events.of(Reconnecting)] == [1, 1, 1, 1, 1, 2, 4]
+        began = trio.current_time()
+        with pytest.raises(TransportError):
+            async with open_client(replace(config, connect_retry_max=4), net):
+                raise AssertionError("never")
+        assert trio.current_time() - began == pytest.approx(3.0)
 
 
 async def test_no_more_than_connect_retry_max(autojump_clock: MockClock) -> None:

@@ -201,6 +201,10 @@ def test_a_connection_with_what_only_the_whole_can_have() -> None:
     assert [found[:2] for found in complaints(text, "warning")][-1] == (LINE + 2, "connect-retry")
 
 
+def test_no_pause_between_attempts_is_not_to_be_had() -> None:
+    assert [found[:2] for found in complaints("connect-retry 0\n", "warning")][-1] == (LINE, "connect-retry")
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
