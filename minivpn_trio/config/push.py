@@ -143,6 +143,7 @@ def merge(config: TunnelConfig, pushed: PushedOptions) -> PushedOptions:
             block_flags=(),
             dns=(),
             dns_servers=(),
+            dhcp_dns=(),
             search_domains=(),
         )
     pushed_address = pushed.ifconfig if pushed.ifconfig is not None else local.ifconfig
@@ -164,6 +165,7 @@ def merge(config: TunnelConfig, pushed: PushedOptions) -> PushedOptions:
         dns_servers=_joined(local.dns_servers, pushed.dns_servers),
         block_flags=_joined(local.block_flags, pushed.block_flags),
         dns=_joined(local.dns, pushed.dns),
+        dhcp_dns=_joined(local.dhcp_dns, pushed.dhcp_dns),
         search_domains=_joined(local.search_domains, pushed.search_domains),
     )
 
@@ -244,6 +246,7 @@ def negotiate(
         routes=merged.routes,
         routes_ipv6=merged.routes_ipv6,
         dns_servers=merged.dns_servers,
+        dhcp_dns=merged.dhcp_dns,
         route_table=_with_metric(merged),
         redirect_gateway=merged.redirect_gateway,
         redirect_private=merged.redirect_private,

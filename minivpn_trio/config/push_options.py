@@ -307,8 +307,8 @@ def _dns_server(draft: PushDraft, text: str, kind: str, values: list[str]) -> No
             server = replace(server, dnssec=_one_of(values, "yes", "optional", "no"))
         case "transport":
             server = replace(server, transport=_one_of(values, "plain", "DoT", "DoH"))
-            if server.transport != "plain":
-                draft.warn("a pushed DNS server wants an encrypted transport; it is asked in the clear, in the tunnel")
+            if server.transport == "DoH":
+                draft.warn("a pushed DNS server speaks DNS over HTTPS, which this client does not; it is not asked")
         case "sni":
             server = replace(server, sni=_domain(_only(values)))
         case _:

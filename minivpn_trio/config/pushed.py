@@ -93,6 +93,8 @@ class PushedOptions:
     #: In the order of preference: servers of ``dns`` by priority, then those of ``dhcp-option``.
     dns: tuple[IPv4Address | IPv6Address, ...] = ()
     dns_servers: tuple[DNSServer, ...] = ()
+    #: Those of ``dhcp-option`` alone.
+    dhcp_dns: tuple[IPv4Address | IPv6Address, ...] = ()
     search_domains: tuple[str, ...] = ()
 
     tun_mtu: int | None = None
@@ -193,6 +195,7 @@ def _finished(draft: PushDraft, raw: tuple[str, ...]) -> PushedOptions:
         dns_servers=tuple(servers),
         block_flags=tuple(dict.fromkeys(draft.block)),
         dns=tuple(dict.fromkeys([*dns, *draft.dhcp_dns])),
+        dhcp_dns=tuple(dict.fromkeys(draft.dhcp_dns)),
         search_domains=tuple(dict.fromkeys([*draft.domains, *draft.dhcp_domains])),
         protocol_flags=frozenset(draft.flags),
         ignored=tuple(draft.ignored),

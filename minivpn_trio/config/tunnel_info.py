@@ -31,19 +31,20 @@ class Route:
 class DNSServer:
     """A server of the ``dns`` syntax, as it was pushed. ``priority``: lower ones are asked first.
 
-    The resolver of the tunnel asks each by plain DNS on port 53, for all names; the rest is for programs that do more.
+    The resolver of the tunnel goes by addresses, ports, domains, ``plain`` and ``DoT``. It asks no server by ``DoH``,
+    and leaves ``dnssec`` to the servers.
     """
 
     priority: int
     #: With the port, None where none was said.
     addresses: tuple[tuple[IPv4Address | IPv6Address, int | None], ...]
-    #: It answers for these domains only; empty: for all.
+    #: It is asked for names in these domains, and nobody else is; empty: for what belongs to no other server.
     resolve_domains: tuple[str, ...] = ()
     #: ``yes``, ``optional``, ``no``, or None: not said.
     dnssec: str | None = None
     #: ``plain``, ``DoT`` or ``DoH``.
     transport: str = "plain"
-    #: The name in its certificate.
+    #: The name in its certificate; None: it holds the address.
     sni: str | None = None
 
 
@@ -68,10 +69,13 @@ class TunnelInfo:
     #: None: only the MTU limits.
     mss_ipv4: int | None = None
     mss_ipv6: int | None = None
-    #: Of both syntaxes, ``dns`` and ``dhcp-option``, the one to ask first first.
+    #: Of both syntaxes, ``dns`` and ``dhcp-option``, the one to ask first first. Some may be meant for some names only,
+    #: or speak only over TLS: ``dns_servers`` says so.
     dns: tuple[IPv4Address | IPv6Address, ...] = ()
     #: Those of the ``dns`` syntax with all that was said of them, by priority.
     dns_servers: tuple[DNSServer, ...] = ()
+    #: Those of ``dhcp-option`` alone, which are plain ones for all names.
+    dhcp_dns: tuple[IPv4Address | IPv6Address, ...] = ()
     search_domains: tuple[str, ...] = ()
     routes: tuple[IPv4Network, ...] = ()
     routes_ipv6: tuple[IPv6Network, ...] = ()

@@ -6,7 +6,8 @@ UDP, TCP and TLS:
     answer = await dns.asyncresolver.resolve("web.internal", "A", backend=TunnelBackend(dialer))
 
 ``TunnelResolver`` is a resolver that asks the servers which the tunnel's server
-pushed; DNS over HTTPS, which has no such hook, goes through the tunnel too:
+pushed, each for its own domains, and over TLS if that was said; DNS over HTTPS,
+which has no such hook, goes through the tunnel too:
 
     resolver = TunnelResolver(dialer)
     resolver.nameservers = ["https://10.8.0.1/dns-query"]
@@ -22,8 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import dns.asyncbackend
 import dns.asyncresolver
+import dns.message
 import dns.name
+import dns.nameserver
 import dns.resolver
+
+from ..netstack.name_servers import NameServers
 
 if TYPE_CHECKING:
     from ..dialer import TunDialer
@@ -71,7 +76,11 @@ class TunnelResolver(dns.asyncresolver.Resolver):
         super().__init__(configure=False)
         info = dialer.tunnel_info
         self._dialer = dialer
-        self.nameservers = [str(address) for address in info.dns]
+        if info.dns_servers:
+            servers = NameServers(info)
+            self.nameservers = [_Pushed(servers, rank) for rank in range(servers.most)]
+        else:
+            self.nameservers = [str(address) for address in info.dns]
         self.search: list[dns.name.Name] = [dns.name.from_text(domain) for domain in info.search_domains]
         self.use_search_by_default = True
 
@@ -79,3 +88,52 @@ class TunnelResolver(dns.asyncresolver.Resolver):
         """As ``dns.asyncresolver.Resolver.resolve``."""
         with self._dialer.as_trio_sockets():
             return await super().resolve(*args, **kwargs)
+
+
+class _Pushed(dns.nameserver.Nameserver):
+    """Of the servers that are to be asked for a name, the one in this place."""
+
+    def __init__(self, servers: NameServers, rank: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._servers = servers
+        self._rank = rank
+
+    def __str__(self) -> str:
+        return f"server {self._rank + 1} that was pushed"
+
+    def kind(self) -> str:
+        return "pushed"
+
+    def is_always_max_size(self) -> bool:
+        return False
+
+    def answer_nameserver(self) -> str:
+        return str(self)
+
+    def answer_port(self) -> int:
+        return 0
+
+    async def async_query(
+        self,
+        request: dns.message.QueryMessage,
+        timeout: float,  # noqa: ASYNC109 - the signature is dnspython's
+        source: str | None,
+        source_port: int,
+        max_size: bool,
+        backend: dns.asyncbackend.Backend,  # type: ignore[name-defined]
+        one_rr_per_rrset: bool = False,
+        ignore_trailing: bool = False,
+    ) -> dns.message.Message:
+        servers = self._servers.for_name(request.question[0].name.labels[:-1])
+        if self._rank >= len(servers):
+            # What dnspython takes for a server that it need not ask again.
+            raise OSError("no more servers were pushed for this name")
+        server = servers[self._rank]
+        chosen = (
+            dns.nameserver.Do53Nameserver(server.address, server.port)
+            if server.tls_name is None
+            else dns.nameserver.DoTNameserver(server.address, server.port, server.tls_name)
+        )
+        return await chosen.async_query(
+            request, timeout, source, source_port, max_size, backend, one_rr_per_rrset, ignore_trailing
+        )

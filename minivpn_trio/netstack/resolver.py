@@ -1,9 +1,7 @@
 """TunResolver: names to addresses, by the resolvers that the server pushed, inside the tunnel and nowhere else.
 
-dnspython makes and reads the messages; the sockets are ``TunSocket``. Each
-server is asked over UDP with EDNS (1232 bytes), from a fresh random port and
-with a random id; over TCP when the answer was truncated, and when nobody
-answered over UDP. A and AAAA are asked at the same time, for the families that
+Which server is asked for which name is said in name_servers.py, how one is asked in dns_client.py. A and AAAA are asked
+at the same time, for the families that
 the tunnel has an address of. Answers are kept for their time to live, an hour
 at most, as long as the tunnel has the same servers.
 
@@ -11,12 +9,8 @@ Numeric hosts and ``localhost`` (RFC 6761) need no query, nor do the names that 
 application gave addresses itself (``hosts``). The hosts file and
 nsswitch of the machine are not consulted; ``parse_hosts`` reads such a file for who wants it.
 
-Letters of a question are not mixed in case to make it harder to guess ("0x20"): it travels inside the
-tunnel's encryption, with a random port and id, and some servers do not give the letters back.
-
-Sources: RFC 1034, RFC 1035, RFC 5452 (what makes an answer believable), RFC
-6724 (order of addresses), RFC 8305 (3: how long to wait for the other family),
-RFC 6891 (EDNS), RFC 7766 (TCP), resolv.conf(5) for ndots.
+Sources: RFC 1034, RFC 1035, RFC 6724 (order of addresses), RFC 8305 (3: how long to wait for the other family),
+resolv.conf(5) for ndots.
 """
 
 from __future__ import annotations
@@ -27,7 +21,6 @@ import socket as stdlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import idna
@@ -36,12 +29,13 @@ import trio
 from ..config.tunnel_info import TunnelInfo
 from ..packet.ids import RandomBytes
 from .address_order import ordered
+from .dns_client import DNSClient, NobodyAnswered
 from .name_cache import NameCache
+from .name_servers import NameServers
 from .sockets import TunSocket
 
 if TYPE_CHECKING:
     import dns.exception
-    import dns.flags
     import dns.message
     import dns.name
     import dns.rcode
@@ -53,21 +47,15 @@ __all__ = ["AddressInfo", "TunResolver", "parse_hosts"]
 #: (family, type, proto, canonical name, socket address), as ``socket.getaddrinfo`` gives.
 AddressInfo = tuple[stdlib.AddressFamily, stdlib.SocketKind, int, str, tuple[Any, ...]]
 
-_PORT = 53
-#: Rounds over all servers, and how long each server has in each, seconds.
-_UDP_TIMEOUTS = (1.5, 3.0)
-_TCP_TIMEOUT = 5.0
 #: How long the other family's answer is waited for when one has brought addresses: some servers never answer AAAA.
 STRAGGLER_TIMEOUT = 2.0
 #: The longest that anybody should believe that a name does not exist (RFC 2308, 5, is more generous), seconds.
 _NEGATIVE_TTL = 60
-_EDNS_PAYLOAD = 1232
 #: Queries that may follow CNAMEs out of a response, for one name.
 _MAX_ALIASES = 8
 #: resolv.conf's ndots: a name with so many dots is tried as it is before the search domains.
 _NDOTS = 1
 _MAX_SEARCH = 6
-_LENGTH = Struct("!H")
 
 _TYPES = {
     stdlib.SOCK_STREAM: (stdlib.SOCK_STREAM, stdlib.IPPROTO_TCP),
@@ -82,16 +70,11 @@ def _need_dnspython() -> None:
     dial addresses."""
     global dns
     import dns.exception
-    import dns.flags
     import dns.message
     import dns.name
     import dns.rcode
     import dns.rdataclass
     import dns.rdatatype
-
-
-class _NoAnswer(Exception):
-    """A server is of no use now: silent, unreachable, or answering with an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +106,10 @@ class TunResolver:
             for name, addresses in (hosts or {}).items()
         }
         self._cache: NameCache[_Found] = NameCache()
-        self._cached_for: object = None
-        self._open_socket = open_socket
+        self._client = DNSClient(open_socket, rng)
         self._info = info
-        self._rng = rng
+        self._pushed: object = None
+        self._known: NameServers = NameServers(info())
 
     async def getaddrinfo(
         self,
@@ -275,14 +258,11 @@ class TunResolver:
 
     async def _follow(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> _Found:
         """The addresses of one kind, from the cache or asked for."""
-        servers = self._info().dns
-        if servers != self._cached_for:
-            self._cache.clear()
-            self._cached_for = servers
+        servers = self._servers()
         found = self._cache.get((name, kind), trio.current_time())
         if found is None:
             found, ttl = await self._follow_aliases(name, kind)
-            if self._info().dns == servers:
+            if self._servers() is servers:
                 self._cache.put((name, kind), found, ttl, trio.current_time())
         return found
 
@@ -311,73 +291,26 @@ class TunResolver:
     # --- queries -----------------------------------------------------------------------------------------------------
 
     async def _ask(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> dns.message.QueryMessage:
-        """The first usable response of any server. Raises gaierror."""
-        servers = [str(address) for address in self._info().dns]
+        """The first usable response of those who are asked for ``name``. Raises gaierror."""
+        servers = self._servers().for_name(name.labels[:-1])
         if not servers:
-            raise stdlib.gaierror(stdlib.EAI_NONAME, "the server of the tunnel pushed no resolver")
-        for patience in _UDP_TIMEOUTS:
-            for server in servers:
-                with suppress(_NoAnswer):
-                    return await self._ask_server(server, name, kind, patience)
-        for server in servers:
-            with suppress(_NoAnswer):
-                # UDP port 53 may be blocked where TCP is not.
-                return await self._ask_tcp(server, self._query(name, kind))
-        raise _gaierror(stdlib.EAI_AGAIN)
-
-    async def _ask_server(
-        self, server: str, name: dns.name.Name, kind: dns.rdatatype.RdataType, patience: float
-    ) -> dns.message.QueryMessage:
-        response = await self._ask_udp(server, self._query(name, kind), patience)
-        if response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS):
-            # A server from before EDNS (RFC 6891, 6.2.2).
-            response = await self._ask_udp(server, self._query(name, kind, edns=False), patience)
-        if response.flags & dns.flags.TC:
-            response = await self._ask_tcp(server, self._query(name, kind))
-        return _usable(response)
-
-    def _query(
-        self, name: dns.name.Name, kind: dns.rdatatype.RdataType, *, edns: bool = True
-    ) -> dns.message.QueryMessage:
-        ident = int.from_bytes(self._rng(2), "big")
-        if edns:
-            return dns.message.make_query(name, kind, id=ident, use_edns=0, payload=_EDNS_PAYLOAD)
-        return dns.message.make_query(name, kind, id=ident, use_edns=False)
-
-    async def _ask_udp(self, server: str, query: dns.message.QueryMessage, patience: float) -> dns.message.QueryMessage:
-        with self._socket(server, stdlib.SOCK_DGRAM) as socket, trio.move_on_after(patience):
-            try:
-                # Connected: datagrams of others never reach us, and ICMP errors do.
-                await socket.connect((server, _PORT))
-                await socket.send(query.to_wire())
-                while True:
-                    response = _response_untrusted(query, await socket.recv(65535), truncation=True)
-                    if response is not None:
-                        return response
-            except OSError as exc:
-                raise _NoAnswer from exc
-        raise _NoAnswer
-
-    async def _ask_tcp(self, server: str, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
-        with self._socket(server, stdlib.SOCK_STREAM) as socket, trio.move_on_after(_TCP_TIMEOUT):
-            try:
-                await socket.connect((server, _PORT))
-                stream = trio.SocketStream(socket)
-                wire = query.to_wire()
-                await stream.send_all(_LENGTH.pack(len(wire)) + wire)
-                (length,) = _LENGTH.unpack(await _receive_exactly(stream, 2))
-                response = _response_untrusted(query, await _receive_exactly(stream, length), truncation=False)
-                if response is not None:
-                    return _usable(response)
-            except (OSError, trio.BrokenResourceError) as exc:
-                raise _NoAnswer from exc
-        raise _NoAnswer
-
-    def _socket(self, server: str, kind: int) -> TunSocket:
+            raise stdlib.gaierror(stdlib.EAI_NONAME, "the server of the tunnel pushed no resolver for this name")
         try:
-            return self._open_socket(stdlib.AF_INET6 if ":" in server else stdlib.AF_INET, kind)
-        except OSError as exc:
-            raise _NoAnswer from exc
+            return await self._client.ask(servers, name, kind)
+        except NobodyAnswered as exc:
+            failure = _gaierror(stdlib.EAI_AGAIN)
+            for note in getattr(exc, "__notes__", ()):
+                failure.add_note(note)
+            raise failure from None
+
+    def _servers(self) -> NameServers:
+        """Those that the tunnel has now. Answers of others are forgotten."""
+        info = self._info()
+        pushed = (info.dns, info.dhcp_dns, info.dns_servers)
+        if pushed != self._pushed:
+            self._cache.clear()
+            self._pushed, self._known = pushed, NameServers(info)
+        return self._known
 
 
 def parse_hosts(text: str) -> dict[str, list[str]]:
@@ -395,42 +328,6 @@ def parse_hosts(text: str) -> dict[str, list[str]]:
 
 
 _LOOPBACK: tuple[Ip, ...] = (ipaddress.IPv6Address("::1"), ipaddress.IPv4Address("127.0.0.1"))
-
-
-def _response_untrusted(
-    query: dns.message.QueryMessage, wire: bytes, *, truncation: bool
-) -> dns.message.QueryMessage | None:
-    """``wire`` as the response to ``query``, or None if it is not: another id, another question, garbage."""
-    try:
-        response = dns.message.from_wire(wire, ignore_trailing=True, raise_on_truncation=False)
-    except dns.exception.DNSException:
-        # The cut may go through a record; the header is enough to go on by TCP.
-        if not (truncation and len(wire) >= 12 and wire[:2] == query.id.to_bytes(2, "big") and wire[2] & 0x82 == 0x82):
-            return None
-        response = dns.message.make_response(query)
-        response.flags |= dns.flags.TC
-    except Exception:  # whatever a parser of hostile bytes may raise, the answer is the same
-        return None
-    if not isinstance(response, dns.message.QueryMessage) or not query.is_response(response):
-        return None
-    return response
-
-
-def _usable(response: dns.message.QueryMessage) -> dns.message.QueryMessage:
-    """``response``, if it says yes or no; _NoAnswer if the server could not say (SERVFAIL, REFUSED ...)."""
-    if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-        raise _NoAnswer
-    return response
-
-
-async def _receive_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        more = await stream.receive_some(count - len(data))
-        if not more:
-            raise _NoAnswer
-        data += more
-    return data
 
 
 def _service(port: bytes | str | int | None, kinds: list[tuple[stdlib.SocketKind, int]]) -> int:

@@ -69,6 +69,7 @@ def test_a_usual_push() -> None:
         redirect_gateway=("def1", "bypass-dhcp"),
         block_flags=("block-outside-dns",),
         dns=(IPv4Address("10.8.0.1"), IPv6Address("fd00::53")),
+        dhcp_dns=(IPv4Address("10.8.0.1"), IPv6Address("fd00::53")),
         search_domains=("example.net",),
         tun_mtu=1500,
         ping=10,
@@ -207,7 +208,13 @@ def test_all_that_is_said_of_a_dns_server() -> None:
         ),
     )
     assert [str(address) for address in pushed.dns] == ["10.0.0.1", "10.0.0.2", "fd00::2"]
-    assert "in the clear" in pushed.warnings[0]
+    assert pushed.warnings == ()
+
+
+def test_a_dns_server_that_is_not_asked() -> None:
+    pushed = parse_push(["dns server 1 address 10.0.0.1", "dns server 1 transport DoH", "dhcp-option DNS 10.0.0.9"])
+    assert "HTTPS" in pushed.warnings[0]
+    assert [str(address) for address in pushed.dhcp_dns] == ["10.0.0.9"]
 
 
 @pytest.mark.parametrize(
