@@ -68,6 +68,7 @@ from .items import Burst, TunnelUp
 from .networkio.dial import DialerContext, Endpoint, dial, is_numeric, over_stream, resolve
 from .networkio.transports import Transport
 from .packet.ids import RandomBytes, Role
+from .packetmuxer.control_wrap import make_control_wrap
 from .ports import Inlet, WaitingOutlet
 from .rotation import Rotation
 from .stats import TunnelStats
@@ -384,24 +385,33 @@ class Client(trio.abc.Channel[Burst]):
         """One transport and what runs over it; ends only with an exception."""
         remote = endpoint.remote
         config = self.config.for_remote(remote)
+        # A key that is none shows here, before anybody is dialled.
+        wrap = make_control_wrap(config, Role.CLIENT, unix_time=self._unix_time)
         self.emit(DialStarted(time=trio.current_time(), host=endpoint.host, port=remote.port, proto=remote.proto))
         transport = await self._dial(endpoint, config)
+        try:
+            connection = Connection(
+                config,
+                transport,
+                wrap=wrap,
+                context=self._context,
+                login=self._login,
+                on_challenge=self._on_challenge,
+                client_pipes=self._pipes,
+                emit=self.emit,
+                tracer=self._tracer,
+                rng=self._rng,
+                unix_time=self._unix_time,
+            )
+        except BaseException:
+            # Nobody owns the transport yet.
+            with trio.CancelScope(shield=True):
+                await transport.aclose()
+            raise
         self.emit(
             DialDone(
                 time=trio.current_time(), host=remote.host, port=remote.port, proto=remote.proto, address=transport.peer
             )
-        )
-        connection = Connection(
-            config,
-            transport,
-            context=self._context,
-            login=self._login,
-            on_challenge=self._on_challenge,
-            client_pipes=self._pipes,
-            emit=self.emit,
-            tracer=self._tracer,
-            rng=self._rng,
-            unix_time=self._unix_time,
         )
         self._connection = connection
         was_up = False

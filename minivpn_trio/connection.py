@@ -34,7 +34,7 @@ from .networkio import worker as networkio_worker
 from .networkio.transports import Transport
 from .packet.ids import RandomBytes, Role
 from .packetmuxer import worker as packetmuxer_worker
-from .packetmuxer.control_wrap import make_control_wrap
+from .packetmuxer.control_wrap import ControlWrap
 from .packetmuxer.muxer import PacketMuxer
 from .reliable import worker as reliable_worker
 from .reliable.transport import ReliableTransport
@@ -73,6 +73,7 @@ class Connection:
         config: TunnelConfig,
         transport: Transport,
         *,
+        wrap: ControlWrap,
         context: TLSContext,
         login: Login,
         on_challenge: OnChallenge | None,
@@ -91,7 +92,7 @@ class Connection:
         now = trio.current_time()
         self.muxer: PacketMuxer = PacketMuxer(
             role=Role.CLIENT,
-            wrap=make_control_wrap(config, Role.CLIENT, unix_time=unix_time),
+            wrap=wrap,
             rng=rng,
             tracer=tracer,
             session_state=lambda: self.session.state,

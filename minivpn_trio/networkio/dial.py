@@ -121,6 +121,7 @@ async def dial(endpoint: Endpoint, config: TunnelConfig) -> Transport:
     caller bounds the time. Checkpoints; cancelled, it leaves no socket behind.
     """
     remote = endpoint.remote
+    scrambler = Scrambler(remote.scramble) if remote.scramble is not None else None
     if remote.proxy is not None:
         # Only now: not everybody has a proxy.
         from .proxies import dial_through
@@ -128,7 +129,7 @@ async def dial(endpoint: Endpoint, config: TunnelConfig) -> Transport:
         transport = await dial_through(remote.proxy, remote, config)
     else:
         transport = await _dial_directly(endpoint, config)
-    return transport if remote.scramble is None else ScrambledTransport(transport, Scrambler(remote.scramble))
+    return transport if scrambler is None else ScrambledTransport(transport, scrambler)
 
 
 def over_stream(stream: trio.abc.Stream, remote: Remote, config: TunnelConfig) -> Transport:

@@ -102,6 +102,36 @@ async def test_a_failed_attempt_leaves_nothing_behind() -> None:
     assert open_files() <= files
 
 
+@pytest.mark.parametrize("kind", ["tls-auth", "tls-crypt", "tls-crypt-v2"])
+async def test_a_key_that_is_none_is_found_before_anything_is_dialled(kind: Any) -> None:
+    events: list[Event] = []
+    async with open_vpn_server(proto="tcp") as server:
+        config = replace(server.client_config(), control_wrap=kind, control_wrap_key=b"-----BEGIN nonsense-----\n")
+        files = open_files()
+        for _ in range(3):
+            with pytest.raises(ConfigError) as caught:
+                async with open_client(config, on_event=events.append):
+                    raise AssertionError("never")
+            assert caught.value.directive == kind
+        assert open_files() <= files
+    assert events == []
+
+
+async def test_a_transport_that_nobody_came_to_own_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise ConfigError("it cannot be built")
+
+    monkeypatch.setattr("minivpn_trio.client.Connection", fail)
+    async with open_vpn_server(proto="tcp") as server:
+        config = server.client_config()
+        files = open_files()
+        with pytest.raises(ConfigError):
+            async with open_client(config):
+                raise AssertionError("never")
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert open_files() <= files
+
+
 async def test_a_bad_certificate_is_found_before_anything_is_dialled() -> None:
     dialled = []
 
