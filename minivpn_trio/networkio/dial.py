@@ -23,7 +23,19 @@ from .framing import max_frame_of
 from .scramble import Scrambler
 from .transports import ScrambledTransport, StreamTransport, Transport, UDPTransport
 
-__all__ = ["DialerContext", "Endpoint", "dial", "is_numeric", "lookup", "open_socket", "over_stream", "resolve"]
+__all__ = [
+    "DialerContext",
+    "Endpoint",
+    "LocalAddressError",
+    "dial",
+    "in_words",
+    "is_numeric",
+    "lookup",
+    "open_socket",
+    "over_stream",
+    "remedy_for",
+    "resolve",
+]
 
 #: An application's own way to reach a server. Returns a Transport, or a byte stream that will
 #: carry framed packets. What it raises ends the attempt.
@@ -35,6 +47,23 @@ DEFAULT_SOCKET_BUFFER = 4 * 1024 * 1024
 
 FAMILIES: dict[str, int] = {"udp": 0, "tcp": 0, "udp4": socket.AF_INET, "tcp4": socket.AF_INET,
             "udp6": socket.AF_INET6, "tcp6": socket.AF_INET6}  # fmt: skip
+
+
+
+class LocalAddressError(OSError):
+    """The socket does not go where the profile wants it on this machine; ``strerror`` names the directive."""
+
+
+def in_words(exc: OSError) -> str:
+    """What went wrong. Trio's own texts repeat the address, and a resolver's numbers are no errnos."""
+    if isinstance(exc, socket.gaierror | LocalAddressError) or not exc.errno:
+        return exc.strerror or str(exc)
+    return os.strerror(exc.errno)
+
+
+def remedy_for(exc: OSError, otherwise: str) -> str:
+    """What to do about it: ``otherwise``, unless the fault lies on this machine."""
+    return "check that directive of the profile, or leave it out" if isinstance(exc, LocalAddressError) else otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +172,10 @@ async def _dial_directly(endpoint: Endpoint, config: TunnelConfig) -> Transport:
     try:
         sock = await open_socket(endpoint.family, endpoint.address, kind, config)
     except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno else str(exc)
         raise TransportError(
-            f"{endpoint.way}: {reason}",
+            f"{endpoint.way}: {in_words(exc)}",
             stage=Stage.DIAL,
-            remedy="check that the server runs and that nothing on the way blocks it",
+            remedy=remedy_for(exc, "check that the server runs and that nothing on the way blocks it"),
         ) from exc
     if kind == socket.SOCK_DGRAM:
         return UDPTransport(sock, endpoint.host)
@@ -159,14 +187,14 @@ async def open_socket(
     family: int, address: Any, kind: socket.SocketKind, config: TunnelConfig, *, bind: bool = True
 ) -> socket.socket:
     """A connected, non-blocking socket with the profile's buffers and, unless told otherwise, its
-    local address. Raises OSError. Checkpoints; cancelled, it leaves no socket behind.
+    local address. Raises OSError (LocalAddressError). Checkpoints; cancelled, it leaves no socket behind.
     """
     sock = socket.socket(family, kind)
     try:
         sock.setblocking(False)
         _tune(sock, config)
         if bind and (config.local_host is not None or config.local_port):
-            _bind(sock, config)
+            await _bind(sock, config)
         if kind == socket.SOCK_STREAM:
             await trio.socket.from_stdlib_socket(sock).connect(address)
         else:
@@ -178,12 +206,19 @@ async def open_socket(
     return sock
 
 
-def _bind(sock: socket.socket, config: TunnelConfig) -> None:
+async def _bind(sock: socket.socket, config: TunnelConfig) -> None:
+    """Raises LocalAddressError, also for an address of another family than the server's."""
     host = config.local_host or ("::" if sock.family == socket.AF_INET6 else "0.0.0.0")
     if sock.type == socket.SOCK_STREAM:
         # A fixed port is to be had again at once after a connection that we closed.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((host, config.local_port))
+    try:
+        ((_, address), *_) = await lookup(host, config.local_port, sock.type, sock.family)
+        sock.bind(address)
+    except (OSError, UnicodeError) as exc:
+        what = f"local {config.local_host}" if config.local_host else f"lport {config.local_port}"
+        reason = in_words(exc) if isinstance(exc, OSError) else "this is no name"
+        raise LocalAddressError(getattr(exc, "errno", None), f"{what}: {reason}") from exc
 
 
 def _tune(sock: socket.socket, config: TunnelConfig) -> None:

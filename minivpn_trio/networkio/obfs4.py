@@ -23,7 +23,7 @@ from ..config.credentials import Credentials
 from ..config.model import TunnelConfig
 from ..config.proxy import Obfs4Bridge
 from ..errors import ProtocolError
-from .dial import lookup, open_socket
+from .dial import in_words, lookup, open_socket
 from .framing import max_frame_of
 from .pluggable import Handshake, Refused, environment, socks_arguments
 from .proxies import failure, socks_connect
@@ -126,7 +126,7 @@ async def _start(bridge: Obfs4Bridge) -> _Program:
     except BaseException as exc:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(exc, OSError):
-            raise failure(bridge, f"{path} cannot be run: {os.strerror(exc.errno or 0)}", INSTALL) from exc
+            raise failure(bridge, f"{path} cannot be run: {in_words(exc)}", INSTALL) from exc
         raise
     return _Program(process, folder)
 
@@ -143,7 +143,7 @@ async def _connect(bridge: Obfs4Bridge, host: str, port: int, config: TunnelConf
         reason = "it cannot be reached, or does not know the cert" if exc.error_code else "the obfs4 program refused"
         raise failure(bridge, reason, CHECK_BRIDGE) from None
     except OSError as exc:
-        raise failure(bridge, f"the obfs4 program: {os.strerror(exc.errno or 0)}", CHECK_BRIDGE) from exc
+        raise failure(bridge, f"the obfs4 program: {in_words(exc)}", CHECK_BRIDGE) from exc
     except ValueError:
         raise failure(bridge, "a host or a cert that cannot be one", CHECK_BRIDGE) from None
     return sock

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import socket
 from contextlib import suppress
 from typing import Any
@@ -24,7 +23,7 @@ from ..config.model import Remote, TunnelConfig
 from ..config.proxy import HTTPProxy, Obfs4Bridge, Proxy, SocksProxy, is_numeric
 from ..errors import ProtocolError, Stage, TransportError
 from ..items import Burst
-from .dial import lookup, open_socket
+from .dial import in_words, lookup, open_socket, remedy_for
 from .framing import max_frame_of
 from .http_connect import HTTPConnect, answer_challenge, authority, basic
 from .socks5 import AssociateRefused, UDPAssociate, datagram_header, strip_header_untrusted
@@ -71,8 +70,8 @@ async def connect_to(proxy: HTTPProxy | SocksProxy, config: TunnelConfig) -> soc
             return await open_socket(family, address, socket.SOCK_STREAM, config)
         except OSError as exc:
             last = exc
-    reason = os.strerror(last.errno) if last is not None and last.errno else str(last)
-    raise failure(proxy, reason, REACH) from last
+    assert last is not None
+    raise failure(proxy, in_words(last), remedy_for(last, REACH)) from last
 
 
 def _stream(sock: socket.socket, remote: Remote, config: TunnelConfig, received: bytes = b"") -> StreamTransport:
@@ -138,7 +137,7 @@ async def _ask(proxy: HTTPProxy, sock: socket.socket, dialogue: HTTPConnect) -> 
     except ProtocolError as exc:
         raise failure(proxy, exc.detail, REACH) from exc
     except OSError as exc:
-        raise failure(proxy, os.strerror(exc.errno or 0), REACH) from exc
+        raise failure(proxy, in_words(exc), remedy_for(exc, REACH)) from exc
     return dialogue
 
 
@@ -204,7 +203,7 @@ async def _dial_socks(proxy: SocksProxy, remote: Remote, config: TunnelConfig) -
         remedy = GIVE_SOCKS_CREDENTIALS if "uthentication" in str(exc) else REACH
         raise failure(proxy, str(exc), remedy) from None
     except OSError as exc:
-        raise failure(proxy, os.strerror(exc.errno or 0), REACH) from exc
+        raise failure(proxy, in_words(exc), remedy_for(exc, REACH)) from exc
     except ValueError:
         # Also UnicodeError, whose text would hold the password.
         raise failure(proxy, "a name or a password that SOCKS cannot carry", "up to 255 ASCII characters fit") from None
@@ -225,7 +224,7 @@ async def _dial_socks_udp(proxy: SocksProxy, remote: Remote, config: TunnelConfi
         sock = await open_socket(family, address, socket.SOCK_DGRAM, config)
     except OSError as exc:
         control.close()
-        raise failure(proxy, os.strerror(exc.errno or 0), REACH) from exc
+        raise failure(proxy, in_words(exc), remedy_for(exc, REACH)) from exc
     except BaseException:
         control.close()
         raise

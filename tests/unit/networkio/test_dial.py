@@ -1,0 +1,94 @@
+"""Where the outer socket goes on this machine, and whom an error blames."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+
+from minivpn_trio.config.credentials import Credentials
+from minivpn_trio.config.model import Remote, TunnelConfig
+from minivpn_trio.config.proxy import SocksProxy
+from minivpn_trio.errors import Stage, TransportError
+from minivpn_trio.networkio import dial as dial_module
+from minivpn_trio.networkio.dial import LocalAddressError, dial, in_words, resolve
+
+
+async def failure_of(remote: Remote, config: TunnelConfig) -> TransportError:
+    (endpoint, *_) = await resolve(remote)
+    with pytest.raises(TransportError) as caught:
+        await dial(endpoint, config)
+    assert caught.value.stage is Stage.DIAL
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("host", "config", "text"),
+    [
+        ("::1", {"local_host": "127.0.0.1"}, "local 127.0.0.1: Address family for hostname not supported"),
+        ("127.0.0.1", {"local_host": "192.0.2.1"}, "local 192.0.2.1: Cannot assign requested address"),
+        ("127.0.0.1", {"local_host": "\udcff"}, "this is no name"),
+    ],
+)
+@pytest.mark.parametrize("proto", ["udp", "tcp"])
+async def test_a_local_address_that_cannot_be(host: str, proto: str, config: dict[str, str], text: str) -> None:
+    """The profile is to blame, and no server."""
+    error = await failure_of(Remote(host, 1194, proto), TunnelConfig(remotes=(), **config))  # type: ignore[arg-type]
+    assert text in str(error)
+    assert "the server runs" not in str(error)
+    assert "Unknown error" not in str(error)
+    assert isinstance(error.__cause__, LocalAddressError)
+
+
+async def test_a_local_port_that_is_taken() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", 0))
+        port = taken.getsockname()[1]
+        error = await failure_of(Remote("127.0.0.1"), TunnelConfig(remotes=(), local_port=port))
+    assert f"lport {port}: Address already in use" in str(error)
+    assert isinstance(error.__cause__, OSError)
+    assert error.__cause__.errno == errno.EADDRINUSE
+
+
+async def test_a_local_address_behind_a_proxy() -> None:
+    proxy = SocksProxy("127.0.0.1", 9, Credentials("name", "word"))
+    error = await failure_of(
+        Remote("vpn.example", 1194, "tcp", proxy), TunnelConfig(remotes=(), local_host="192.0.2.1")
+    )
+    assert "local 192.0.2.1: Cannot assign requested address" in str(error)
+    assert "the proxy runs" not in str(error)
+
+
+async def test_a_local_name_is_looked_up_without_stopping_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = dial_module.lookup
+
+    async def lookup(*args: object) -> object:
+        asked.append(args[0])
+        return await real("127.0.0.1", *args[1:])  # type: ignore[arg-type]
+
+    (endpoint,) = await resolve(Remote("127.0.0.1"))
+    monkeypatch.setattr(dial_module, "lookup", lookup)
+    transport = await dial(endpoint, TunnelConfig(remotes=(), local_host="here.example"))
+    assert asked == ["here.example"]
+    await transport.aclose()
+
+    async def unknown(*args: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(dial_module, "lookup", unknown)
+    with pytest.raises(TransportError, match=r"local here\.example: Name or service not known"):
+        await dial(endpoint, TunnelConfig(remotes=(), local_host="here.example"))
+
+
+@pytest.mark.parametrize(
+    ("exc", "text"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Error connecting to x"), "Connection refused"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+        (OSError("multiple of them"), "multiple of them"),
+    ],
+)
+def test_errors_in_words(exc: OSError, text: str) -> None:
+    assert in_words(exc) == text
