@@ -72,7 +72,7 @@ _HONOURED = """
     tran-window 1 1     tun-mtu 1 2 c           udp-mtu 1 1 c         link-mtu 1 1 c      verify-hash 1 2 i
     verify-x509-name 1 2   ns-cert-type 1 1     bind 0 1 c            nobind 0 0 c
     http-proxy 2 4 c    http-proxy-option 2 3 c socks-proxy 1 3 c     http-proxy-user-pass 1 1 i
-    proxy-obfs4 1 1 c   scramble 1 2 c
+    proxy-obfs4 1 1 c   scramble 1 2 c          bind-dev 1 1          mark 1 1
 """
 
 #: Left out without a word.
@@ -95,7 +95,7 @@ _IGNORED = {
         dev-node tun-ipv6 ifconfig-noexec ifconfig-nowarn route-noexec route-delay route-method
         max-routes iproute tap-sleep ip-win32 dhcp-renew dhcp-release dhcp-pre-release dhcp-internal register-dns
         win-sys windows-driver show-net-up pause-exit service allow-nonadmin rdns-internal msg-channel
-        allow-recursive-routing passtos allow-pull-fqdn lladdr mark bind-dev multihome
+        allow-recursive-routing passtos allow-pull-fqdn lladdr multihome
     """,
     "it says how warnings are made or what is shown": "echo parameter gremlin memstats disable-occ opt-verify",
     "nothing is ever compressed": "comp-noadapt",

@@ -84,6 +84,14 @@ def _lport(draft: Draft, statement: Statement) -> None:
     draft.values["local_port"] = number(statement.values, 0, 0, 65535)
 
 
+def _bind_dev(draft: Draft, statement: Statement) -> None:
+    name = statement.values[0]
+    # Reference for what is a name: Linux, dev_valid_name.
+    if not 0 < len(name.encode("utf-8", "replace")) < 16 or not name.isprintable() or set(name) & set(" /:"):
+        raise BadValue("the name of a network interface is wanted")
+    draft.values["bind_device"] = name
+
+
 def _flag(field: str) -> Handler:
     def handle(draft: Draft, statement: Statement) -> None:
         draft.values[field] = True
@@ -225,6 +233,8 @@ HANDLERS: dict[str, Handler] = {
     "proto-force": _proto_force,
     "local": _local,
     "lport": _lport,
+    "bind-dev": _bind_dev,
+    "mark": _integer("mark", high=0xFFFFFFFF),
     "bind": _nothing,
     "nobind": _nothing,
     "remote-random": _flag("remote_random"),

@@ -189,6 +189,10 @@ class TunnelConfig:
     rcvbuf: int = 0
     local_host: str | None = None
     local_port: int = 0
+    #: The network interface that the outer socket is bound to, and the mark on what it sends. Linux only; a socket
+    #: that does not get them is not used.
+    bind_device: str | None = None
+    mark: int | None = None
 
     # pull
     pull: bool = True
@@ -221,6 +225,9 @@ class TunnelConfig:
             if remote.proxy is not None and not remote.is_tcp and not isinstance(remote.proxy, SocksProxy):
                 name = "proxy-obfs4" if isinstance(remote.proxy, Obfs4Bridge) else "http-proxy"
                 raise ConfigError("it carries only TCP; the remote says udp", directive=name)
+            if isinstance(remote.proxy, Obfs4Bridge) and (self.bind_device is not None or self.mark is not None):
+                name = "bind-dev" if self.bind_device is not None else "mark"
+                raise ConfigError("the obfs4 program makes its own connections, which cannot have it", directive=name)
             own = self.for_remote(remote)
             if own.control_wrap != "none" and own.control_wrap_key is None:
                 raise ConfigError("the key is missing", directive=own.control_wrap)

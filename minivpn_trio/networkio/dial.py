@@ -187,12 +187,16 @@ async def open_socket(
     family: int, address: Any, kind: socket.SocketKind, config: TunnelConfig, *, bind: bool = True
 ) -> socket.socket:
     """A connected, non-blocking socket with the profile's buffers and, unless told otherwise, its
-    local address. Raises OSError (LocalAddressError). Checkpoints; cancelled, it leaves no socket behind.
+    interface, mark and local address. Checkpoints; cancelled, it leaves no socket behind.
+
+    Raises OSError, LocalAddressError among them.
     """
     sock = socket.socket(family, kind)
     try:
         sock.setblocking(False)
         _tune(sock, config)
+        if bind:
+            _confine(sock, config)
         if bind and (config.local_host is not None or config.local_port):
             await _bind(sock, config)
         if kind == socket.SOCK_STREAM:
@@ -204,6 +208,31 @@ async def open_socket(
         sock.close()
         raise
     return sock
+
+
+def _confine(sock: socket.socket, config: TunnelConfig) -> None:
+    """``bind-dev`` and ``mark``, which keep traffic off some interfaces: without them there is no socket.
+
+    Raises LocalAddressError.
+    """
+    wanted: list[tuple[str, str, int | bytes]] = []
+    if config.bind_device is not None:
+        wanted.append((f"bind-dev {config.bind_device}", "SO_BINDTODEVICE", config.bind_device.encode()))
+    if config.mark is not None:
+        wanted.append((f"mark {config.mark}", "SO_MARK", config.mark))
+    for what, name, value in wanted:
+        option = getattr(socket, name, None)
+        if option is None:
+            raise LocalAddressError(None, f"{what}: this system has no such thing")
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, option, _signed(value) if isinstance(value, int) else value)
+        except OSError as exc:
+            raise LocalAddressError(exc.errno, f"{what}: {in_words(exc)}") from exc
+
+
+def _signed(value: int) -> int:
+    """An unsigned 32-bit number as the C int that ``setsockopt`` takes."""
+    return value - (1 << 32) if value >> 31 else value
 
 
 async def _bind(sock: socket.socket, config: TunnelConfig) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from minivpn_trio.config import honour_data
 from minivpn_trio.config.model import Credentials, Remote, StaticChallenge, TunnelConfig
 from minivpn_trio.config.ovpn import Profile, load_config, parse_profile, read_profile
+from minivpn_trio.config.proxy import Obfs4Bridge
 from minivpn_trio.errors import ConfigError
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -199,6 +202,21 @@ def test_a_connection_with_what_only_the_whole_can_have() -> None:
     text = "<connection>\nremote a\nconnect-retry 7\n</connection>\n"
     assert config_of(text).connect_retry == 7
     assert [found[:2] for found in complaints(text, "warning")][-1] == (LINE + 2, "connect-retry")
+
+
+def test_interface_and_mark() -> None:
+    config = config_of("bind-dev wlp3s0\nmark 4294967295\n")
+    assert (config.bind_device, config.mark) == ("wlp3s0", 0xFFFFFFFF)
+    assert (config_of("").bind_device, config_of("").mark) == (None, None)
+    for text in ("bind-dev a/b", "bind-dev " + "x" * 16, "bind-dev ''", "mark -1", "mark 4294967296", "mark 0x7"):
+        assert [found[1] for found in complaints(text + "\n")] == [text.split()[0]]
+
+
+@pytest.mark.parametrize("setting", [{"bind_device": "eth0"}, {"mark": 0}])
+def test_obfs4_goes_its_own_ways(setting: dict[str, Any]) -> None:
+    config = replace(config_of(""), remotes=(Remote("x", 443, "tcp", Obfs4Bridge("x", 443, cert="A" * 70)),), **setting)
+    with pytest.raises(ConfigError, match="its own connections"):
+        config.validate()
 
 
 def test_no_pause_between_attempts_is_not_to_be_had() -> None:

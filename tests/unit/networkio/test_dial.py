@@ -51,6 +51,25 @@ async def test_a_local_port_that_is_taken() -> None:
     assert error.__cause__.errno == errno.EADDRINUSE
 
 
+@pytest.mark.parametrize("proto", ["udp", "tcp"])
+async def test_an_interface_that_is_not_there(proto: str) -> None:
+    config = TunnelConfig(remotes=(), bind_device="nosuch0")
+    error = await failure_of(Remote("127.0.0.1", 1194, proto), config)  # type: ignore[arg-type]
+    # Old kernels ask for a privilege first.
+    assert str(error.__cause__) in ("[Errno 19] bind-dev nosuch0: No such device",
+                                    "[Errno 1] bind-dev nosuch0: Operation not permitted")  # fmt: skip
+
+
+@pytest.mark.parametrize(("setting", "name"), [({"bind_device": "lo"}, "bind-dev lo"), ({"mark": 7}, "mark 7")])
+async def test_what_the_system_cannot_do_is_no_reason_to_go_without(
+    monkeypatch: pytest.MonkeyPatch, setting: dict[str, object], name: str
+) -> None:
+    for option in ("SO_MARK", "SO_BINDTODEVICE"):
+        monkeypatch.delattr(socket, option, raising=False)
+    error = await failure_of(Remote("127.0.0.1"), TunnelConfig(remotes=(), **setting))  # type: ignore[arg-type]
+    assert f"{name}: this system has no such thing" in str(error)
+
+
 async def test_a_local_address_behind_a_proxy() -> None:
     proxy = SocksProxy("127.0.0.1", 9, Credentials("name", "word"))
     error = await failure_of(
