@@ -28,6 +28,7 @@ __all__ = [
     "Endpoint",
     "LocalAddressError",
     "dial",
+    "first_to_connect",
     "in_words",
     "is_numeric",
     "lookup",
@@ -44,6 +45,9 @@ DialerContext = Callable[[Remote], Awaitable[Transport | trio.abc.Stream]]
 #: What we ask of the kernel where the profile says nothing: a burst that arrives while Python is
 #: busy elsewhere has to wait somewhere. The kernel grants what its limits allow.
 DEFAULT_SOCKET_BUFFER = 4 * 1024 * 1024
+
+#: Until the next address of a proxy is tried as well, seconds.
+ATTEMPT_DELAY = 0.25
 
 FAMILIES: dict[str, int] = {"udp": 0, "tcp": 0, "udp4": socket.AF_INET, "tcp4": socket.AF_INET,
             "udp6": socket.AF_INET6, "tcp6": socket.AF_INET6}  # fmt: skip
@@ -208,6 +212,49 @@ async def open_socket(
         sock.close()
         raise
     return sock
+
+
+async def first_to_connect(found: list[tuple[int, Any]], config: TunnelConfig) -> socket.socket:
+    """A TCP connection to whichever of ``found`` (families and addresses) answers first.
+
+    The next one is tried as well when the one before failed, or was silent for 250 ms (RFC 8305, 5): an address that
+    swallows packets does not use up the time of the others. Raises the OSError of the last that failed, with those of
+    the others as notes. Checkpoints; cancelled, it leaves no socket behind.
+    """
+    winner: socket.socket | None = None
+    failures: list[OSError] = []
+
+    async def attempt(family: int, address: Any, failed: trio.Event, scope: trio.CancelScope) -> None:
+        nonlocal winner
+        try:
+            sock = await open_socket(family, address, socket.SOCK_STREAM, config)
+        except OSError as exc:
+            exc.add_note(str(address[0]))
+            failures.append(exc)
+            failed.set()
+            return
+        if winner is None:
+            winner = sock
+            scope.cancel()
+        else:
+            sock.close()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for family, address in found:
+                failed = trio.Event()
+                nursery.start_soon(attempt, family, address, failed, nursery.cancel_scope)
+                with trio.move_on_after(ATTEMPT_DELAY):
+                    await failed.wait()
+    except BaseException:
+        if winner is not None:
+            winner.close()
+        raise
+    if winner is not None:
+        return winner
+    for earlier in failures[:-1]:
+        failures[-1].add_note(f"tried before: {earlier.__notes__[0]}: {in_words(earlier)}")
+    raise failures[-1]
 
 
 def _confine(sock: socket.socket, config: TunnelConfig) -> None:

@@ -23,7 +23,7 @@ from ..config.model import Remote, TunnelConfig
 from ..config.proxy import HTTPProxy, Obfs4Bridge, Proxy, SocksProxy, is_numeric
 from ..errors import ProtocolError, Stage, TransportError
 from ..items import Burst
-from .dial import in_words, lookup, open_socket, remedy_for
+from .dial import first_to_connect, in_words, lookup, open_socket, remedy_for
 from .framing import max_frame_of
 from .http_connect import HTTPConnect, answer_challenge, authority, basic
 from .socks5 import AssociateRefused, UDPAssociate, datagram_header, strip_header_untrusted
@@ -58,20 +58,16 @@ async def dial_through(proxy: Proxy, remote: Remote, config: TunnelConfig) -> Tr
 
 
 async def connect_to(proxy: HTTPProxy | SocksProxy, config: TunnelConfig) -> socket.socket:
-    """A TCP connection to the proxy itself, at the first of its addresses that answers."""
+    """A TCP connection to the proxy itself, at whichever of its addresses answers first."""
     try:
         found = await lookup(proxy.host, proxy.port, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:
         text = getattr(exc, "strerror", None) or "this is no name"
         raise failure(proxy, f"no address for it: {text}", REACH) from exc
-    last: OSError | None = None
-    for family, address in found:
-        try:
-            return await open_socket(family, address, socket.SOCK_STREAM, config)
-        except OSError as exc:
-            last = exc
-    assert last is not None
-    raise failure(proxy, in_words(last), remedy_for(last, REACH)) from last
+    try:
+        return await first_to_connect(found, config)
+    except OSError as exc:
+        raise failure(proxy, in_words(exc), remedy_for(exc, REACH)) from exc
 
 
 def _stream(sock: socket.socket, remote: Remote, config: TunnelConfig, received: bytes = b"") -> StreamTransport:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 
 import pytest
+import trio
 
 from minivpn_trio.config.credentials import Credentials
 from minivpn_trio.config.model import Remote, TunnelConfig
 from minivpn_trio.config.proxy import SocksProxy
 from minivpn_trio.errors import Stage, TransportError
 from minivpn_trio.networkio import dial as dial_module
-from minivpn_trio.networkio.dial import LocalAddressError, dial, in_words, resolve
+from minivpn_trio.networkio.dial import LocalAddressError, dial, first_to_connect, in_words, resolve
 
 
 async def failure_of(remote: Remote, config: TunnelConfig) -> TransportError:
@@ -111,3 +113,62 @@ async def test_a_local_name_is_looked_up_without_stopping_everything(monkeypatch
 )
 def test_errors_in_words(exc: OSError, text: str) -> None:
     assert in_words(exc) == text
+
+
+# a proxy's addresses
+
+HERE = ("127.0.0.1", 0)
+
+
+class Listening:
+    """A port of 127.0.0.1. ``silent``: it has no place for anybody, so the kernel drops what asks."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self.socket = socket.socket()
+        self.socket.bind(HERE)
+        self.socket.listen(0 if silent else 5)
+        self.address = self.socket.getsockname()
+        self.filling = []
+        for _ in range(4 if silent else 0):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(self.address)
+            self.filling.append(filler)
+
+    def __enter__(self) -> Listening:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for each in (self.socket, *self.filling):
+            each.close()
+
+
+async def test_a_silent_address_costs_a_quarter_of_a_second() -> None:
+    with Listening(silent=True) as silent, Listening() as good, trio.fail_after(5):
+        began = trio.current_time()
+        found = [(socket.AF_INET, silent.address), (socket.AF_INET, good.address)]
+        with await first_to_connect(found, TunnelConfig(remotes=())) as connected:
+            assert connected.getpeername() == good.address
+        assert trio.current_time() - began < 2
+
+
+async def test_addresses_that_refuse_cost_nothing_and_are_told_of() -> None:
+    with Listening() as gone, Listening() as good:
+        gone.socket.close()
+        found = [(socket.AF_INET, gone.address)] * 3
+        began = trio.current_time()
+        with await first_to_connect([*found, (socket.AF_INET, good.address)], TunnelConfig(remotes=())) as connected:
+            assert connected.getpeername() == good.address
+        with pytest.raises(ConnectionRefusedError) as caught:
+            await first_to_connect(found, TunnelConfig(remotes=()))
+        assert trio.current_time() - began < 0.25
+    assert caught.value.__notes__.count("tried before: 127.0.0.1: Connection refused") == 2
+
+
+async def test_cancelled_while_addresses_are_tried() -> None:
+    """An unclosed socket would be a ResourceWarning, which is an error here."""
+    with Listening(silent=True) as silent:
+        with trio.move_on_after(0.4) as scope:
+            await first_to_connect([(socket.AF_INET, silent.address)] * 3, TunnelConfig(remotes=()))
+        assert scope.cancelled_caught
+    gc.collect()
