@@ -8,8 +8,8 @@ goodbye to the server and closes the socket.
 What a failure means, decided once and here:
 
 - before the first ``Ready``: every address of every remote is tried once (or
-  ``connect_retry_max`` rounds); then the error of the attempt that came furthest
-  leaves ``open_client``, the others as its notes;
+  ``connect_retry_max`` rounds; one in which no name has an address does not count for ``resolv_retry``
+  seconds); then the error of the attempt that came furthest leaves ``open_client``, the others as its notes;
 - AuthFailed at any time, or a server that said HALT: the end, unless the server asks
   a question that somebody answers, or it was an auth-token that expired: then the same
   address once more (tlssession/login.py knows);
@@ -88,6 +88,8 @@ T = TypeVar("T")
 STABLE_AFTER = 60.0
 #: Longest wait that a server may ask for (AUTH_FAILED,TEMP), seconds.
 MAX_REQUESTED_WAIT = 300.0
+#: Seconds between two rounds in which no name had an address (openvpn: fail_wait_interval).
+RESOLVE_PAUSE = 5.0
 #: Seconds between two logins at one server, at least.
 LOGIN_PAUSE = 1.0
 #: How often somebody may mistype the password of a private key.
@@ -275,7 +277,7 @@ class Client(trio.abc.Channel[Burst]):
         for attempt in range(rounds):
             if attempt:
                 await trio.sleep(self._rotation.delay(attempt))
-            if await self._one_round(up, failures):
+            if await self._one_round_with_names(up, failures):
                 return
         # Of those that came equally far the last one counts.
         furthest = max(reversed(failures), key=lambda failure: PROGRESS[failure.stage])
@@ -283,6 +285,24 @@ class Client(trio.abc.Channel[Burst]):
             if failure is not furthest:
                 furthest.add_note(f"tried as well: {failure}")
         raise furthest
+
+    async def _one_round_with_names(self, up: Callable[[TunnelUp], None], failures: list[ConnectError]) -> bool:
+        """A round; one in which no name had an address is repeated for as long as ``resolv_retry`` says."""
+        patience = trio.current_time() + self.config.resolv_retry
+        told = False
+        while True:
+            latest: list[ConnectError] = []
+            if await self._one_round(up, latest):
+                return True
+            left = patience - trio.current_time()
+            if left <= 0 or any(failure.stage is not Stage.RESOLVE for failure in latest):
+                failures += latest
+                return False
+            if not told:
+                text = f"{latest[-1].message}: it is asked for again, as resolv-retry says"
+                self.emit(Warned(time=trio.current_time(), stage=Stage.RESOLVE, text=text))
+                told = True
+            await trio.sleep(min(RESOLVE_PAUSE, left))
 
     async def _reconnect_for_ever(self, up: Callable[[TunnelUp], None]) -> None:
         attempt = 0

@@ -73,6 +73,7 @@ _HONOURED = """
     verify-x509-name 1 2   ns-cert-type 1 1     bind 0 1 c            nobind 0 0 c
     http-proxy 2 4 c    http-proxy-option 2 3 c socks-proxy 1 3 c     http-proxy-user-pass 1 1 i
     proxy-obfs4 1 1 c   scramble 1 2 c          bind-dev 1 1          mark 1 1
+    resolv-retry 1 1
 """
 
 #: Left out without a word.
@@ -87,9 +88,7 @@ _IGNORED = {
         persist-key persist-tun persist-local-ip persist-remote-ip up-delay up-restart ping-timer-rem
         tls-exit auth-token auth-token-user
     """,
-    "a name that cannot be resolved counts as a server that cannot be reached, and is asked for in each round anew": """
-        resolv-retry preresolve ip-remote-hint
-    """,
+    "names are asked for in each round anew": "preresolve ip-remote-hint",
     "a server is heard from the address that was dialled; one that moves is found again by its name": "float",
     "there is no device of the operating system to set up": """
         dev-node tun-ipv6 ifconfig-noexec ifconfig-nowarn route-noexec route-delay route-method

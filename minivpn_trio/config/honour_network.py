@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .draft import BadValue, Draft, Handler, RemoteDraft, number
 from .grammar import Statement
 from .model import Proto
@@ -135,6 +137,11 @@ def _connect_retry_max(draft: Draft, statement: Statement) -> None:
     draft.values["connect_retry_max"] = rounds or None
 
 
+def _resolv_retry(draft: Draft, statement: Statement) -> None:
+    infinite = statement.values[0] == "infinite"
+    draft.values["resolv_retry"] = math.inf if infinite else float(number(statement.values, 0, 0, _LONG))
+
+
 def _buffer(field: str) -> Handler:
     def handle(draft: Draft, statement: Statement) -> None:
         draft.values[field] = number(statement.values, 0, 0, 1 << 30)
@@ -241,6 +248,7 @@ HANDLERS: dict[str, Handler] = {
     "remote-random-hostname": _flag("remote_random_hostname"),
     "connect-retry": _connect_retry,
     "connect-retry-max": _connect_retry_max,
+    "resolv-retry": _resolv_retry,
     "connect-timeout": _seconds("connect_timeout", low=1),
     "server-poll-timeout": _seconds("connect_timeout", low=1),
     "sndbuf": _buffer("sndbuf"),

@@ -182,6 +182,9 @@ class TunnelConfig:
     connect_retry_max_delay: float = 300.0
     #: Rounds over all remotes; None: for ever once the tunnel was up, one round before.
     connect_retry_max: int | None = None
+    #: How long names are asked for again while none has an address, before the tunnel was up for the first time;
+    #: math.inf: until somebody cancels. After that they are asked for in each round anyway.
+    resolv_retry: float = 0.0
     #: From the first packet or the TCP handshake to the server's first answer, each.
     connect_timeout: float = 120.0
     #: Kernel socket buffers of the outer socket; 0: the system's defaults.

@@ -112,6 +112,8 @@ async def resolve(remote: Remote) -> list[Endpoint]:
     kind = socket.SOCK_STREAM if remote.is_tcp else socket.SOCK_DGRAM
     try:
         found = await lookup(remote.host, remote.port, kind, FAMILIES[remote.proto])
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "it has none of the kind that is wanted")
     except (OSError, UnicodeError) as exc:
         text = getattr(exc, "strerror", None) or str(exc)
         raise TransportError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from trio.testing import MockClock
 from minivpn_trio import open_client, open_tun_dialer
 from minivpn_trio.config.model import Remote
 from minivpn_trio.errors import HandshakeTimeout, Stage, TransportError, TunnelClosed
-from minivpn_trio.events import Closed, DialStarted, Event, Ready, Reconnecting
+from minivpn_trio.events import Closed, DialStarted, Event, Ready, Reconnecting, Warned
 from minivpn_trio.netstack import scapy_wire
 from minivpn_trio.networkio import dial
 from minivpn_trio.testing import LinkConditions, ServerSettings, VPNServer, open_vpn_server
@@ -303,6 +304,68 @@ async def test_names_are_asked_for_in_each_round_anew(
             names.addresses = ("192.0.2.2",)
     assert events.dialled == ["192.0.2.1", "192.0.2.2"]
     assert names.asked == ["vpn.example"] * 3
+
+
+@pytest.mark.parametrize("seconds", [12.0, math.inf])
+async def test_resolv_retry(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, names: Names, seconds: float
+) -> None:
+    """Before the tunnel was up for the first time: a machine that has just been started has no network yet."""
+    del autojump_clock
+    monkeypatch.setattr(dial, "open_socket", refuse)
+    names.addresses = ()
+    events = Events()
+
+    async with world() as net, trio.open_nursery() as nursery:
+        config = replace(net.server.client_config(), remotes=(Remote("vpn.example"), Remote("other.example")))
+        config = replace(config, resolv_retry=seconds)
+
+        @nursery.start_soon
+        async def appear() -> None:
+            await trio.sleep(3600)
+            names.addresses = ("192.0.2.1",)
+
+        began = trio.current_time()
+        with pytest.raises(TransportError) as caught:
+            async with open_client(config, on_event=events.append):
+                raise AssertionError("never")
+        took = trio.current_time() - began
+        nursery.cancel_scope.cancel()
+    (warning,) = events.of(Warned)
+    assert "no address for other.example" in warning.text
+    if seconds == math.inf:
+        assert took == pytest.approx(3600, abs=5)
+        assert caught.value.stage is Stage.DIAL
+        assert events.dialled == ["192.0.2.1"] * 2
+    else:
+        assert took == pytest.approx(12)
+        assert caught.value.stage is Stage.RESOLVE
+        assert names.asked == ["vpn.example", "other.example"] * 4
+
+
+async def test_resolv_retry_is_not_for_servers_that_refuse(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, names: Names
+) -> None:
+    del autojump_clock
+    monkeypatch.setattr(dial, "open_socket", refuse)
+    names.addresses = ()
+    async with world() as net:
+        remotes = (Remote("vpn.example"), Remote("192.0.2.7"))
+        monkeypatch.setattr(dial, "lookup", only_numbers)
+        config = replace(net.server.client_config(), remotes=remotes, resolv_retry=math.inf)
+        began = trio.current_time()
+        with pytest.raises(TransportError) as caught:
+            async with open_client(config):
+                raise AssertionError("never")
+        assert caught.value.stage is Stage.DIAL
+        assert trio.current_time() == began
+
+
+async def only_numbers(host: str, port: int, kind: Any, family: int = 0) -> list[tuple[int, Any]]:
+    await trio.lowlevel.checkpoint()
+    if not host[0].isdigit():
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return [(socket.AF_INET, (host, port))]
 
 
 async def test_a_resolver_that_never_answers(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:

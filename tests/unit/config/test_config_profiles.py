@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -217,6 +218,13 @@ def test_obfs4_goes_its_own_ways(setting: dict[str, Any]) -> None:
     config = replace(config_of(""), remotes=(Remote("x", 443, "tcp", Obfs4Bridge("x", 443, cert="A" * 70)),), **setting)
     with pytest.raises(ConfigError, match="its own connections"):
         config.validate()
+
+
+def test_resolv_retry() -> None:
+    assert [config_of(f"{line}\n").resolv_retry for line in ("", "resolv-retry 20", "resolv-retry infinite")] == [
+        0.0, 20.0, math.inf
+    ]  # fmt: skip
+    assert [found[1] for found in complaints("resolv-retry never\n")] == ["resolv-retry"]
 
 
 def test_no_pause_between_attempts_is_not_to_be_had() -> None:
