@@ -33,7 +33,7 @@ from tests.interop.lab.openvpn import OpenVPN, ServerOptions
 
 from .chart import chart
 
-__all__ = ["main"]
+__all__ = ["NetworkPath", "main", "relayed"]
 
 ROOT = Path(__file__).parent.parent
 MIB = 1 << 20
@@ -158,13 +158,13 @@ class NetworkPath:
 
 
 @contextlib.contextmanager
-def relayed(lab: Lab, path: NetworkPath) -> Iterator[int | None]:
+def relayed(lab: Lab, path: NetworkPath, *, port: int = RELAY_PORT, seed: int = 1) -> Iterator[int | None]:
     """The port of a relay beside the server; None where the path is the veth pair as it is."""
     if not path:
         yield None
         return
     command = lab.server_namespace.command(
-        sys.executable, "-m", "benchmarks.relay", str(RELAY_PORT), "1194",
+        sys.executable, "-m", "benchmarks.relay", str(port), "1194", "--seed", str(seed),
         "--delay", str(path.rtt / 2), "--loss", str(path.loss), "--jitter", str(path.jitter),
     )  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
@@ -172,7 +172,7 @@ def relayed(lab: Lab, path: NetworkPath) -> Iterator[int | None]:
             assert process.stdout is not None
             if process.stdout.readline() != "ready\n":
                 raise SystemExit("the relay did not start")
-            yield RELAY_PORT
+            yield port
         finally:
             process.kill()
 

@@ -1,6 +1,7 @@
 """A bad path: a process that forwards UDP datagrams after a while, and forgets some.
 
-``python -m benchmarks.relay LISTEN_PORT TARGET_PORT --delay MS --loss PERCENT [--jitter MS] [--queue N]``
+``python -m benchmarks.relay LISTEN_PORT TARGET_PORT --delay MS --loss PERCENT [--jitter MS] [--queue N]
+[--seed N]``
 
 ``delay`` is one way, so a round trip takes twice that. ``jitter`` adds up to so many milliseconds to some
 datagrams (one in three), which reorders them. Chance comes from a seed, the same for everybody. Each client
@@ -116,10 +117,11 @@ def main() -> None:
     parser.add_argument("--loss", type=float, default=0.0, help="percent, each way")
     parser.add_argument("--jitter", type=float, default=0.0, help="milliseconds more, for one in three")
     parser.add_argument("--queue", type=int, default=10_000, help="datagrams under way at most")
+    parser.add_argument("--seed", type=int, default=1, help="of all chance (default 1)")
     arguments = parser.parse_args()
     relay = Relay(
         arguments.listen, arguments.target, delay=arguments.delay / 1e3, loss=arguments.loss / 100,
-        jitter=arguments.jitter / 1e3, queue=arguments.queue,
+        jitter=arguments.jitter / 1e3, queue=arguments.queue, seed=arguments.seed,
     )  # fmt: skip
     print("ready", flush=True)
     relay.run()
