@@ -222,6 +222,57 @@ async def test_streams_live_through_a_new_process(start_server, transport) -> No
     assert not nursery.cancel_scope.cancelled_caught
 
 
+@pytest.mark.parametrize("how", ["soft", "new process"])
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_what_is_open_fails_where_the_address_changes(start_server, tmp_path, transport, how) -> None:
+    """The same server, but it gives us another address: all that is open says so at once, and what is new works."""
+    tmp_path.chmod(0o755)
+    server = start_server(
+        transport=transport, keepalive=(1, 3), extra=("persist-tun", FIXED, f"client-config-dir {tmp_path}")
+    )
+    log = EventLog()
+    causes: list[BaseException | None] = []
+
+    async def read(stream: trio.SocketStream) -> None:
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await stream.receive_some()
+        causes.append(caught.value.__cause__)
+
+    async def write(stream: trio.SocketStream) -> None:
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            while True:  # until the window of a server that is not there is full
+                await stream.send_all(PATTERN)
+        causes.append(caught.value.__cause__)
+
+    async with open_tunnel(server.profile_file(), on_event=log) as dialer:
+        before = dialer.tunnel_info.ipv4
+        reading, writing = [await dialer.open_tcp_stream(TUN_IPV4, 7) for _ in range(2)]
+        await exchange(reading, b"before")
+        listener = dialer.socket()
+        await listener.bind((str(before.ip), 80))
+        listener.listen()
+        with trio.fail_after(25):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read, reading)
+                nursery.start_soon(write, writing)
+                (tmp_path / "DEFAULT").write_text("ifconfig-push 10.8.0.77 255.255.255.0\n")
+                if how == "soft":
+                    server.signal(signal.SIGUSR1)
+                else:
+                    await trio.to_thread.run_sync(lambda: server.stop(kill=True))
+                    await trio.to_thread.run_sync(server.start)
+                with pytest.raises(OSError) as caught:
+                    await listener.accept()
+                # Not ENETDOWN, which trio.serve_listeners takes for one lost connection.
+                assert caught.value.errno == errno.ENETRESET
+        await log.wait(Ready, 2, seconds=20)
+        assert (str(before.ip), str(dialer.tunnel_info.ipv4.ip)) == ("10.8.0.2", "10.8.0.77")
+        assert [getattr(cause, "errno", cause) for cause in causes] == [errno.ENETDOWN] * 2
+        with trio.fail_after(10):
+            await exchange(await dialer.open_tcp_stream(TUN_IPV4, 7), PATTERN[:50_000])
+        assert dialer.stats().reconnections == 1
+
+
 # moving
 
 
