@@ -267,6 +267,9 @@ class Client(trio.abc.Channel[Burst]):
             reason = str(self._closed_by) if self._closed_by else "closed by the application"
             self._pipes.close()
             self._closed.set()
+            # A dialer knows us, and we it: what is heavy goes now, not at some collection of what is left in a circle.
+            self._info_listeners.clear()
+            del self._context
             if started:
                 self.emit(Closed(time=trio.current_time(), reason=reason))
 
@@ -457,6 +460,7 @@ class Client(trio.abc.Channel[Burst]):
         finally:
             self._past = add_stats(self._past, connection.stats())
             self._connection = None
+            connection.take_apart()
 
     async def _dial(self, endpoint: Endpoint, config: TunnelConfig) -> Transport:
         """Open a transport in bounded time."""

@@ -149,7 +149,12 @@ class Connection:
                 verdict = self._verdict(group)
                 if verdict is None:
                     raise
-                raise verdict from verdict.__cause__
+                try:
+                    raise verdict from verdict.__cause__
+                finally:
+                    # The group holds the verdict, and this frame would: circles that keep every worker's frame.
+                    verdict.__context__ = None
+                    del verdict
             finally:
                 self._say_goodbye()
                 with trio.move_on_after(GOODBYE_GRACE, shield=True):
@@ -320,6 +325,14 @@ class Connection:
                 self._transport.send_nowait(control + data)
         except MiniVPNError:
             pass  # no keys (any more): then there is nobody to say goodbye to
+
+    def take_apart(self) -> None:
+        """Let go of all parts, once it has ended; it is of no more use.
+
+        They know each other, and would wait for a collection of the cyclic kind, which then holds everything up while
+        it frees keys and TLS contexts: 0.3 ms for each connection that there was.
+        """
+        vars(self).clear()
 
     def stats(self) -> TunnelStats:
         """Counters of this connection."""

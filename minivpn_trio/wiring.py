@@ -150,6 +150,11 @@ class Junction(Generic[T]):
             self.step = None
             self.busy = False
 
+    def queue(self, item: T) -> None:
+        """Queue ``item``. Raises trio.WouldBlock: no room."""
+        self.channel.send_nowait(item)
+        self.queued += 1
+
     def put(self, item: T) -> None:
         """Have the step take ``item``, or else queue it. Raises trio.WouldBlock: no room."""
         step = self.step
@@ -186,11 +191,7 @@ class DirectSender(Generic[T]):
 
     def __init__(self, junction: Junction[T], direct: bool) -> None:
         self._junction = junction
-        self.send_nowait: Callable[[T], None] = junction.put if direct else self._queue
-
-    def _queue(self, item: T) -> None:
-        self._junction.channel.send_nowait(item)
-        self._junction.queued += 1
+        self.send_nowait: Callable[[T], None] = junction.put if direct else junction.queue
 
     async def send(self, item: T) -> None:
         """Hand ``item`` over, waiting for room. Checkpoints, cancel-safe."""

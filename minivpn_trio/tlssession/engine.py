@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import weakref
 from collections.abc import Iterator
 from typing import Literal
 
@@ -250,7 +251,7 @@ def _load_authorities(config: TunnelConfig, bundle: PKCS12KeyAndCertificates | N
 
 
 def _on_certificate(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
-    engine = connection.get_app_data()
+    engine = connection.get_app_data()()
     return isinstance(engine, TLSEngine) and engine.judge(certificate, error, depth, bool(good))
 
 
@@ -262,8 +263,8 @@ class TLSEngine:
     """
 
     __slots__ = (
-        "_connection", "_context", "_handshake_bytes", "_hash_passed", "_leaf_passed", "_rejected", "established",
-        "peer_left",
+        "__weakref__", "_connection", "_context", "_handshake_bytes", "_hash_passed", "_leaf_passed", "_rejected",
+        "established", "peer_left",
     )  # fmt: skip
 
     def __init__(self, context: TLSContext, connection: SSL.Connection) -> None:
@@ -277,7 +278,8 @@ class TLSEngine:
         self.established: bool = False
         #: The peer closed its side.
         self.peer_left: bool = False
-        connection.set_app_data(self)
+        # Weakly: what refers to itself in a circle stays until a collection of the cyclic kind frees it, keys and all.
+        connection.set_app_data(weakref.ref(self))
         if context.role is Role.CLIENT:
             connection.set_connect_state()
         else:

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import socket
+import weakref
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -85,6 +86,35 @@ async def test_nothing_is_left_behind(proto: str) -> None:
         assert open_files() <= files
     trio.lowlevel.remove_instrument(counter)
     gc.collect()  # an unclosed socket would be a ResourceWarning, which is an error here
+
+
+@pytest.mark.parametrize("opener", [open_client, open_tun_dialer])
+async def test_keys_do_not_wait_for_a_collection_of_circles(opener: Any) -> None:
+    """Neither of a connection that was lost, nor of the last one: they go with it, and cost nobody a pause later."""
+    events: list[Event] = []
+    async with open_vpn_server(listen=False) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            async with opener(server.client_config(), server.memory_dialer(), on_event=events.append) as tunnel:
+                client = tunnel if opener is open_client else tunnel._tunnel
+                first = parts(client)
+                server.send_message("RESTART")
+                with trio.fail_after(5):
+                    while sum(isinstance(event, Ready) for event in events) < 2:  # noqa: ASYNC110
+                        await trio.sleep(0.01)
+                assert [ref() for ref in first] == [None] * len(first)
+                second = [*parts(client), weakref.ref(client._context)]
+            assert [ref() for ref in second] == [None] * len(second)
+        finally:
+            gc.enable()
+
+
+def parts(client: Any) -> list[weakref.ref[Any]]:
+    connection = client._connection
+    key = connection.session._current
+    found = [connection, connection.session, connection.data, connection.muxer, connection.reliable, key.engine]
+    return [weakref.ref(each) for each in found]
 
 
 async def test_a_failed_attempt_leaves_nothing_behind() -> None:
