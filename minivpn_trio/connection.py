@@ -31,7 +31,7 @@ from .errors import (
 from .events import Challenged, Event, ResetDone, SessionState
 from .items import ChallengeAnswer, TunnelUp
 from .networkio import worker as networkio_worker
-from .networkio.transports import Transport
+from .networkio.transports import FloatingTransport, Transport
 from .packet.ids import RandomBytes, Role
 from .packetmuxer import worker as packetmuxer_worker
 from .packetmuxer.control_wrap import ControlWrap
@@ -129,6 +129,8 @@ class Connection:
             tracer=tracer,
             session_state=lambda: self.session.state,
         )
+        if isinstance(transport, FloatingTransport):
+            self.muxer.on_foreign = self.data.on_foreign = transport.adopt
         self._was_up = False
         self._is_datagram = not transport.is_stream
 

@@ -6,7 +6,9 @@ says which edge carries which.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from .challenge import Challenge
 from .config.model import Credentials
@@ -20,6 +22,7 @@ __all__ = [
     "ControlBurst",
     "DataChannelKey",
     "ExpectKey",
+    "ForeignBurst",
     "KeepaliveTimes",
     "OpenKey",
     "RekeyWanted",
@@ -35,6 +38,19 @@ __all__ = [
 
 #: 1 to 64 datagrams or IP packets. One await, one clock reading and one trace record a burst.
 Burst = list[bytes]
+
+
+class ForeignBurst(Burst):
+    """Datagrams from ``source``, which is not where the peer is known to be (``float``).
+
+    ``source`` is for the transport that made it. Whoever finds out that one of them is the peer's own says so to it.
+    """
+
+    __slots__ = ("source",)
+
+    def __init__(self, source: Any, datagrams: Iterable[bytes] = ()) -> None:
+        super().__init__(datagrams)
+        self.source: Any = source
 
 
 @dataclass(frozen=True, slots=True)

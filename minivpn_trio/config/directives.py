@@ -73,7 +73,7 @@ _HONOURED = """
     verify-x509-name 1 2   ns-cert-type 1 1     bind 0 1 c            nobind 0 0 c
     http-proxy 2 4 c    http-proxy-option 2 3 c socks-proxy 1 3 c     http-proxy-user-pass 1 1 i
     proxy-obfs4 1 1 c   scramble 1 2 c          bind-dev 1 1          mark 1 1
-    resolv-retry 1 1
+    resolv-retry 1 1    float 0 0 c
 """
 
 #: Left out without a word.
@@ -89,7 +89,6 @@ _IGNORED = {
         tls-exit auth-token auth-token-user
     """,
     "names are asked for in each round anew": "preresolve ip-remote-hint",
-    "a server is heard from the address that was dialled; one that moves is found again by its name": "float",
     "there is no device of the operating system to set up": """
         dev-node tun-ipv6 ifconfig-noexec ifconfig-nowarn route-noexec route-delay route-method
         max-routes iproute tap-sleep ip-win32 dhcp-renew dhcp-release dhcp-pre-release dhcp-internal register-dns
@@ -203,7 +202,7 @@ def _table() -> dict[str, Directive]:
 _INLINE_TOO = frozenset({"dh", "secret", "auth-gen-token-secret"})
 _IN_CONNECTION_TOO = frozenset(
     {
-        "float", "http-proxy-retry", "http-proxy-timeout", "max-packet-size", "mtu-disc", "mtu-dynamic",
+        "http-proxy-retry", "http-proxy-timeout", "max-packet-size", "mtu-disc", "mtu-dynamic",
         "socks-proxy-retry", "tun-mtu-extra", "tun-mtu-max",
     }
 )  # fmt: skip

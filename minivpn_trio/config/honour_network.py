@@ -241,6 +241,7 @@ HANDLERS: dict[str, Handler] = {
     "local": _local,
     "lport": _lport,
     "bind-dev": _bind_dev,
+    "float": _flag("floating"),
     "mark": _integer("mark", high=0xFFFFFFFF),
     "bind": _nothing,
     "nobind": _nothing,

@@ -192,6 +192,8 @@ class TunnelConfig:
     rcvbuf: int = 0
     local_host: str | None = None
     local_port: int = 0
+    #: UDP: a server may answer from another address than the one that was dialled, and move (``float``).
+    floating: bool = False
     #: The network interface that the outer socket is bound to, and the mark on what it sends. Linux only; a socket
     #: that does not get them is not used.
     bind_device: str | None = None

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
+from typing import Any
 
 from ..errors import DropReason, ProtocolError, TunnelClosed
 from ..events import SessionState
-from ..items import Burst, DataChannelKey, KeepaliveTimes
+from ..items import Burst, DataChannelKey, ForeignBurst, KeepaliveTimes
 from ..packet.ids import RandomBytes, Role, next_key_id
 from ..packet.opcodes import KEY_ID_MASK, OPCODE_SHIFT, Opcode
 from ..packet.replay import DEFAULT_REPLAY_TIME, DEFAULT_REPLAY_WINDOW
@@ -86,6 +87,8 @@ class DataChannel:
         #: Called by ``install_key`` when packets that came before the key wait to be opened, which the next
         #: ``decrypt_burst`` does, with or without others.
         self.on_early: Callable[[], object] | None = None
+        #: Called with the source of a ``ForeignBurst`` that holds a fresh packet of the peer's: it is there.
+        self.on_foreign: Callable[[Any], object] | None = None
         #: What was dropped, and why.
         self.drops: Counter[DropReason] = Counter()
         self._packets_in = 0
@@ -140,6 +143,8 @@ class DataChannel:
     def decrypt_burst(self, packets: Sequence[bytes], now: float) -> Burst:
         """The IP packets inside the datagrams ``packets``, in order. Whatever is not one is dropped
         and counted. Never raises."""
+        if isinstance(packets, ForeignBurst):
+            return self._decrypt_foreign(packets, now)
         if now >= self._keys_expire_at:
             self._expire_keys(now)
         if self._early:
@@ -280,6 +285,19 @@ class DataChannel:
         if texts and min(texts) < LOWEST_IP:
             texts = self._without_messages(slot, texts)
         return texts
+
+    def _decrypt_foreign(self, burst: ForeignBurst, now: float) -> Burst:
+        """``decrypt_burst``; the peer is where ``burst`` comes from if something in it authenticates, for the first
+        time."""
+        # Packets that waited for their key came from elsewhere, and prove nothing.
+        opened = self.decrypt_burst([], now) if self._early else []
+        before = self._keepalive.take_last_heard()
+        opened += self.decrypt_burst(list(burst), now)
+        if self._keepalive.last_heard is None:
+            self._keepalive.last_heard = before
+        elif self.on_foreign is not None:
+            self.on_foreign(burst.source)
+        return opened
 
     def _is_next(self, first: bytes) -> bool:
         """Whether ``first`` names the key that will come next, if any does."""

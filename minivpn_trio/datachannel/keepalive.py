@@ -47,6 +47,11 @@ class Keepalive:
         if self.last_sent is None:
             self.last_sent = now
 
+    def take_last_heard(self) -> float | None:
+        """When something was last heard, and forget it: so that it shows whether something else is."""
+        before, self.last_heard = self.last_heard, None
+        return before
+
     def watch_use(self, *, inactive: float, inactive_bytes: int, now: float) -> None:
         """End an unused tunnel. A new key changes nothing about since when it is unused."""
         self.inactive = inactive

@@ -19,6 +19,7 @@ import trio
 from ..config.model import Remote, TunnelConfig
 from ..config.proxy import Obfs4Bridge
 from ..errors import Stage, TransportError
+from .floating import FloatingUDPTransport
 from .framing import max_frame_of
 from .scramble import Scrambler
 from .transports import ScrambledTransport, StreamTransport, Transport, UDPTransport
@@ -176,13 +177,16 @@ def over_stream(stream: trio.abc.Stream, remote: Remote, config: TunnelConfig) -
 async def _dial_directly(endpoint: Endpoint, config: TunnelConfig) -> Transport:
     kind = socket.SOCK_STREAM if endpoint.remote.is_tcp else socket.SOCK_DGRAM
     try:
-        sock = await open_socket(endpoint.family, endpoint.address, kind, config)
+        floating = config.floating and kind == socket.SOCK_DGRAM
+        sock = await open_socket(endpoint.family, None if floating else endpoint.address, kind, config)
     except OSError as exc:
         raise TransportError(
             f"{endpoint.way}: {in_words(exc)}",
             stage=Stage.DIAL,
             remedy=remedy_for(exc, "check that the server runs and that nothing on the way blocks it"),
         ) from exc
+    if floating:
+        return FloatingUDPTransport(sock, endpoint.address, endpoint.host)
     if kind == socket.SOCK_DGRAM:
         return UDPTransport(sock, endpoint.host)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
@@ -192,8 +196,8 @@ async def _dial_directly(endpoint: Endpoint, config: TunnelConfig) -> Transport:
 async def open_socket(
     family: int, address: Any, kind: socket.SocketKind, config: TunnelConfig, *, bind: bool = True
 ) -> socket.socket:
-    """A connected, non-blocking socket with the profile's buffers and, unless told otherwise, its
-    interface, mark and local address. Checkpoints; cancelled, it leaves no socket behind.
+    """A non-blocking socket, connected to ``address`` (None, for UDP: to none), with the profile's buffers and, unless
+    told otherwise, its interface, mark and local address. Checkpoints; cancelled, it leaves no socket behind.
 
     Raises OSError, LocalAddressError among them.
     """
@@ -208,7 +212,8 @@ async def open_socket(
         if kind == socket.SOCK_STREAM:
             await trio.socket.from_stdlib_socket(sock).connect(address)
         else:
-            sock.connect(address)
+            if address is not None:
+                sock.connect(address)
             await trio.lowlevel.checkpoint()
     except BaseException:
         sock.close()

@@ -19,18 +19,19 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import trio
 
 from ..errors import DropReason
-from ..items import Burst
+from ..items import Burst, ForeignBurst
 from ..stats import TransportStats
 from .framing import DEFAULT_MAX_FRAME, LENGTH_SIZE, FrameReader, frame_burst
 from .scramble import Scrambler
 
 __all__ = [
     "MAX_BURST",
+    "FloatingTransport",
     "PromptTransport",
     "ScrambledTransport",
     "StreamTransport",
@@ -119,6 +120,15 @@ class PromptTransport(Protocol):
         """Send from the front of ``burst`` what goes out without waiting, and return how many datagrams need not
         come again. Never called while ``send`` runs. Errors as for ``send``.
         """
+        ...
+
+
+@runtime_checkable
+class FloatingTransport(Protocol):
+    """A transport whose peer may come to be elsewhere. What comes from there is an ``items.ForeignBurst``."""
+
+    def adopt(self, source: Any) -> None:
+        """The peer has proved that it is at ``source``, that of a ForeignBurst: send there from now on."""
         ...
 
 
@@ -488,7 +498,14 @@ class ScrambledTransport:
 
     async def receive(self) -> Burst:
         """1 to 64 datagrams. Errors and cancellation as with the inner transport."""
-        return self._scrambler.unscramble(await self._inner.receive())
+        burst = await self._inner.receive()
+        clear = self._scrambler.unscramble(burst)
+        return ForeignBurst(burst.source, clear) if isinstance(burst, ForeignBurst) else clear
+
+    def adopt(self, source: Any) -> None:
+        """Tell the inner transport."""
+        if isinstance(self._inner, FloatingTransport):
+            self._inner.adopt(source)
 
     async def send(self, burst: Burst) -> None:
         """Send every datagram. Errors and cancellation as with the inner transport."""

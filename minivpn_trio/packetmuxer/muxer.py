@@ -24,11 +24,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import DropReason, ProtocolError
 from ..events import SessionState
-from ..items import Burst, SequencedPacket
+from ..items import Burst, ForeignBurst, SequencedPacket
 from ..packet.codec import (
     HEAD_SIZE,
     NO_SESSION,
@@ -108,6 +108,9 @@ class PacketMuxer:
         #: Message 1 carries the wrapped key. None: the server did not answer yet.
         self._resend_key: bool | None = None if wrap.wrapped_key_size else False
         self._key_message_sent = False
+        #: Called with the source of a ``ForeignBurst`` whose packet binds the session: the peer is there.
+        self.on_foreign: Callable[[Any], object] | None = None
+        self._bound_from: object = None
         #: Packets refused, by reason.
         self.drops: Counter[DropReason] = Counter()
         #: Control packets that came through, and that were sent.
@@ -197,7 +200,8 @@ class PacketMuxer:
     def _sort(self, burst: Burst, now: float) -> Demuxed:
         """handle_datagrams for a burst that may hold anything."""
         was_bound = self._remote is not None
-        data: Burst = []
+        foreign = burst if isinstance(burst, ForeignBurst) else None
+        data: Burst = [] if foreign is None else ForeignBurst(foreign.source)
         control: list[SequencedPacket] = []
         for datagram in burst:
             packet = None
@@ -207,8 +211,16 @@ class PacketMuxer:
                         raise ProtocolError(DropReason.NOT_READY, "data before a session")
                     data.append(datagram)
                     continue
+                bound = self._remote is not None
+                if foreign is not None and bound and foreign.source != self._bound_from:
+                    # The data channel finds out whether the peer moves; its packets can be no replays.
+                    raise ProtocolError(DropReason.BAD_ADDRESS, "control from another address than the server's")
                 packet = self._unwrap_untrusted(datagram, now)
                 self._admit_untrusted(packet)
+                if foreign is not None and not bound:
+                    self._bound_from = foreign.source
+                    if self.on_foreign is not None:
+                        self.on_foreign(foreign.source)
             except ProtocolError as error:
                 self.drops[error.reason] += 1
                 if self._tracer is not None:

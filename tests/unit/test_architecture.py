@@ -22,7 +22,8 @@ STAGES = (
 )  # fmt: skip
 #: Files of a stage whose subject is I/O: they and the workers may know Trio, clocks and sockets.
 IO_FILES = {
-    "networkio/transports.py", "networkio/dial.py", "networkio/proxies.py", "networkio/obfs4.py",
+    "networkio/transports.py", "networkio/floating.py", "networkio/dial.py", "networkio/proxies.py",
+    "networkio/obfs4.py",
     "netstack/sockets.py", "netstack/resolver.py", "netstack/dns_client.py", "tun/linux.py",
 }  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))

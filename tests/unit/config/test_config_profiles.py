@@ -220,6 +220,12 @@ def test_obfs4_goes_its_own_ways(setting: dict[str, Any]) -> None:
         config.validate()
 
 
+def test_float_of_all_and_of_one() -> None:
+    assert (config_of("float\n").floating, config_of("").floating) == (True, False)
+    config = config_of("<connection>\nremote a\nfloat\n</connection>\n<connection>\nremote b\n</connection>\n")
+    assert [config.for_remote(remote).floating for remote in config.remotes] == [True, False]
+
+
 def test_resolv_retry() -> None:
     assert [config_of(f"{line}\n").resolv_retry for line in ("", "resolv-retry 20", "resolv-retry infinite")] == [
         0.0, 20.0, math.inf

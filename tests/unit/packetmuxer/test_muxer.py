@@ -11,7 +11,7 @@ import pytest
 
 from minivpn_trio.errors import DropReason
 from minivpn_trio.events import SessionState
-from minivpn_trio.items import Burst, SequencedPacket
+from minivpn_trio.items import Burst, ForeignBurst, SequencedPacket
 from minivpn_trio.packet.codec import NO_SESSION, ControlPacket, parse_control_untrusted, serialize_control
 from minivpn_trio.packet.ids import KeyID, PacketID, Role, SessionID
 from minivpn_trio.packet.opcodes import Opcode
@@ -364,3 +364,43 @@ def test_one_record_for_each_control_packet() -> None:
             payload=b"x",
         ),
     ]
+
+
+# another address than the one that was dialled
+
+
+def test_an_answer_to_our_session_id_says_where_the_server_is() -> None:
+    muxer = make()
+    found: list[object] = []
+    muxer.on_foreign = found.append
+    ack = datagram(
+        ControlPacket(
+            opcode=Opcode.CONTROL_V1, key_id=KEY0, session_id=SERVER_SID, acks=(), peer_session_id=None,
+            packet_id=PacketID(1), payload=b"x",
+        )
+    )  # fmt: skip
+    forged = server_reset(muxer, peer_session_id=OTHER_SID)
+    assert not muxer.handle_datagrams(ForeignBurst("stranger", [forged, ack, b"", *DATA]), 0.0).bound
+    assert found == []
+    sorted_ = muxer.handle_datagrams(ForeignBurst("server", [server_reset(muxer), ack, *DATA]), 0.0)
+    assert (sorted_.bound, len(sorted_.control), list(sorted_.data)) == (True, 2, DATA)
+    assert isinstance(sorted_.data, ForeignBurst)
+    assert sorted_.data.source == "server"
+    assert found == ["server"]
+    # What was on its way when that was found out.
+    assert len(muxer.handle_datagrams(ForeignBurst("server", [ack]), 0.0).control) == 1
+
+
+def test_control_packets_from_elsewhere_are_not_heard_once_a_session_is_bound() -> None:
+    """They may be repeated by whoever has seen them."""
+    muxer = make()
+    found: list[object] = []
+    muxer.on_foreign = found.append
+    reset = server_reset(muxer)
+    assert muxer.handle_datagrams([reset], 0.0).bound
+    sorted_ = muxer.handle_datagrams(ForeignBurst("stranger", [reset, DATA[0]]), 0.0)
+    assert (sorted_.control, list(sorted_.data)) == ([], DATA[:1])
+    assert muxer.drops == {DropReason.BAD_ADDRESS: 1}
+    assert found == []
+    burst = ForeignBurst("anybody", DATA)
+    assert muxer.handle_datagrams(burst, 0.0).data is burst

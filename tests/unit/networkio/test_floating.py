@@ -1,0 +1,146 @@
+"""A UDP socket whose server may be elsewhere: who is heard, and where we send."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+
+from minivpn_trio.config.model import Remote, TunnelConfig
+from minivpn_trio.config.proxy import Scramble
+from minivpn_trio.items import ForeignBurst
+from minivpn_trio.networkio.dial import Endpoint, dial, resolve
+from minivpn_trio.networkio.floating import FloatingUDPTransport
+from minivpn_trio.networkio.transports import FloatingTransport, UDPTransport
+
+SETTINGS = TunnelConfig(remotes=(), floating=True)
+
+
+class End:
+    """A socket on an address of this machine's."""
+
+    def __init__(self, host: str) -> None:
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((host, 0))
+        self.socket.settimeout(2)
+        self.address: Any = self.socket.getsockname()
+
+
+@pytest.fixture(params=[("127.0.0.1", "127.0.0.2"), ("::1", "::1")])
+def ends(request: pytest.FixtureRequest) -> Iterator[list[End]]:
+    made = [End(host) for host in (*request.param, request.param[0])]
+    yield made
+    for end in made:
+        end.socket.close()
+
+
+async def to(end: End, **more: Any) -> FloatingUDPTransport:
+    host, port = end.address[:2]
+    (endpoint,) = await resolve(Remote(host, port, "udp", **more))
+    transport = await dial(endpoint, SETTINGS)
+    return transport  # type: ignore[return-value]
+
+
+async def test_strangers_are_marked_until_one_of_them_is_the_server(ends: list[End]) -> None:
+    known, moved, stranger = ends
+    transport = await to(known)
+    assert isinstance(transport, FloatingTransport)
+    await transport.send([b"hello" * 20] * 3 + [b"x"])
+    received = [known.socket.recvfrom(2000) for _ in range(4)]
+    assert [data for data, _ in received] == [b"hello" * 20] * 3 + [b"x"]
+    us = received[0][1]
+    for end, data in ((known, b"1"), (known, b"2"), (stranger, b"3"), (moved, b"4"), (moved, b"5"), (known, b"6")):
+        end.socket.sendto(data, us)
+    with trio.fail_after(2):
+        bursts = [await transport.receive() for _ in range(4)]
+    assert bursts == [[b"1", b"2"], [b"3"], [b"4", b"5"], [b"6"]]
+    assert [getattr(burst, "source", None) for burst in bursts] == [None, stranger.address, moved.address, None]
+    assert transport.peer == known.address[0]
+
+    transport.adopt(bursts[2].source)  # type: ignore[attr-defined]
+    assert transport.peer == moved.address[0]
+    transport.send_nowait([b"there"])
+    assert moved.socket.recv(2000) == b"there"
+    for end, data in ((moved, b"7"), (known, b"8")):
+        end.socket.sendto(data, us)
+    with trio.fail_after(2):
+        now, before = await transport.receive(), await transport.receive()
+    assert (now, type(now), before, type(before)) == ([b"7"], list, [b"8"], ForeignBurst)
+    assert transport.stats().packets_in == 8
+    await transport.aclose()
+
+
+async def test_what_waits_while_its_source_is_adopted_is_the_server_s(ends: list[End]) -> None:
+    known, moved, stranger = ends
+    transport = await to(known)
+    await transport.send([b"x"])
+    _, us = known.socket.recvfrom(2000)
+    for end in (moved, stranger, moved):
+        end.socket.sendto(b"y", us)
+    with trio.fail_after(2):
+        first = await transport.receive()
+        transport.adopt(first.source)  # type: ignore[attr-defined]
+        assert [type(await transport.receive()) for _ in range(2)] == [ForeignBurst, list]
+    await transport.aclose()
+
+
+async def test_cancelled_and_closed(ends: list[End]) -> None:
+    transport = await to(ends[0])
+    with trio.move_on_after(0.05) as scope:
+        await transport.receive()
+    assert scope.cancelled_caught
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def wait() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await transport.receive()
+
+        await trio.testing.wait_all_tasks_blocked()
+        await transport.aclose()
+        await transport.aclose()
+
+
+async def test_disguised(ends: list[End]) -> None:
+    known, moved, _ = ends
+    transport = await to(known, scramble=Scramble("reverse"))
+    assert isinstance(transport, FloatingTransport)
+    await transport.send([b"abcd"])
+    data, us = known.socket.recvfrom(2000)
+    assert data == b"adcb"
+    moved.socket.sendto(b"adcb", us)
+    with trio.fail_after(2):
+        burst = await transport.receive()
+    assert (burst, burst.source) == ([b"abcd"], moved.address)  # type: ignore[attr-defined]
+    transport.adopt(burst.source)  # type: ignore[attr-defined]
+    await transport.send([b"efgh"])
+    assert moved.socket.recv(2000) == b"ehgf"
+    await transport.aclose()
+
+
+async def test_without_float_the_kernel_keeps_strangers_away(ends: list[End]) -> None:
+    known, moved, _ = ends
+    host, port = known.address[:2]
+    (endpoint,) = await resolve(Remote(host, port))
+    transport = await dial(endpoint, TunnelConfig(remotes=()))
+    assert type(transport) is UDPTransport
+    await transport.send([b"x"])
+    _, us = known.socket.recvfrom(2000)
+    moved.socket.sendto(b"y", us)
+    with trio.move_on_after(0.1) as scope:
+        await transport.receive()
+    assert scope.cancelled_caught
+    await transport.aclose()
+
+
+async def test_a_stream_has_one_peer() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    endpoint = Endpoint(Remote(*address, "tcp"), socket.AF_INET, address)
+    transport = await dial(endpoint, SETTINGS)
+    assert not isinstance(transport, FloatingTransport)
+    await transport.aclose()
+    listener.close()
