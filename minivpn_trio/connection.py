@@ -37,6 +37,7 @@ from .packetmuxer import worker as packetmuxer_worker
 from .packetmuxer.control_wrap import ControlWrap
 from .packetmuxer.muxer import PacketMuxer
 from .reliable import worker as reliable_worker
+from .reliable.acks import ACKS_IN_ACK, ACKS_IN_CONTROL
 from .reliable.transport import ReliableTransport
 from .stats import ControlStats, TunnelStats
 from .tlssession import worker as tlssession_worker
@@ -100,6 +101,7 @@ class Connection:
         self.reliable: ReliableTransport = ReliableTransport(
             role=Role.CLIENT,
             tls_timeout=config.tls_timeout,
+            max_acks=ACKS_IN_CONTROL if config.control_wrap == "none" else ACKS_IN_ACK,
             adaptive=not transport.is_stream,
             tracer=tracer,
             session_state=lambda: self.session.state,

@@ -45,7 +45,8 @@ class ReliableTransport:
     """The conversations of one session, in either role.
 
     ``tls_timeout``: seconds before a message is sent again for the first time.
-    ``max_acks``: most acknowledgements in a packet; 4 where a peer refuses more (SoftEther).
+    ``max_acks``: most acknowledgements in a packet; 4 where a peer may refuse more, as SoftEther does, which
+    has no control channel wrapping (reference: ssl_pkt.c, write_control_auth).
     ``ack_hold``: seconds that the acknowledgement of a reset waits for a message to ride on.
     ``adaptive``: the measured round trip decides when to send again (roundtrip.py), not ``tls_timeout``
     alone. For paths that lose packets: over a TCP stream a repetition is never of use.
