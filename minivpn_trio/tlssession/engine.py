@@ -22,6 +22,7 @@ from typing import Literal
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL, crypto
+from OpenSSL._util import lib
 
 from ..config.model import TunnelConfig
 from ..config.tls_names import openssl_names
@@ -58,8 +59,8 @@ _DEFAULT_CIPHERS = "DEFAULT:!EXP:!LOW:!MEDIUM:!kDH:!kECDH:!DSS:!PSK:!SRP:!kRSA"
 #: OpenSSL's own word for these, SUITEB128, makes a TLS 1.3 handshake of it that servers reject.
 _SUITE_B = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
 
-#: pyOpenSSL can set one group instead of a list, and only these; lower case.
-_GROUPS: dict[str, ec.EllipticCurve] = {
+#: The curves that pyOpenSSL can set by itself, one at a time, by any of their names in lower case.
+_CURVES: dict[str, ec.EllipticCurve] = {
     name: curve
     for names, curve in (
         ("p-256 secp256r1 prime256v1", ec.SECP256R1()),
@@ -132,10 +133,13 @@ class TLSContext:
             self.warnings.append(
                 "any certificate of the CA is taken for the server's, a client's too: add remote-cert-tls server"
             )
-        if config.tls_groups is not None and _only_group(config.tls_groups) is None:
-            self.warnings.append(
-                "tls-groups can name one of P-256, P-384 and P-521 with this TLS library; its own groups are used"
-            )
+        self._groups: list[str] = []
+        if config.tls_groups is not None:
+            self._groups, unknown = _known_groups(config.tls_groups)
+            if unknown:
+                self.warnings.append(
+                    f"{len(unknown)} of the names in tls-groups cannot be used with this TLS library and are left out"
+                )
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         if role is Role.SERVER:
             mode = {"require": mode, "optional": SSL.VERIFY_PEER, "none": SSL.VERIFY_NONE}[client_certificate]
@@ -160,6 +164,8 @@ class TLSContext:
     def _build(self) -> SSL.Context:
         context = SSL.Context(SSL.TLS_METHOD)
         _configure(context, self._config)
+        if self._groups:
+            _set_groups(context, self._groups)
         if self._identity is not None:
             _use_identity(context, self._identity)
         store = context.get_cert_store()
@@ -187,9 +193,6 @@ def _configure(context: SSL.Context, config: TunnelConfig) -> None:
                 "below tls-version-min, or below 1.2, the oldest that is spoken", directive="tls-version-max"
             )
         context.set_max_proto_version(highest)
-    group = _only_group(config.tls_groups) if config.tls_groups is not None else None
-    if group is not None:
-        context.set_tmp_ecdh(group)
     # The level is a property of the context that a cipher list sets in passing; it stays.
     level = _LEVELS[config.tls_cert_profile]
     context.set_cipher_list(f"DEFAULT:@SECLEVEL={level}".encode())
@@ -211,9 +214,39 @@ def _configure(context: SSL.Context, config: TunnelConfig) -> None:
             ) from None
 
 
-def _only_group(names: str) -> ec.EllipticCurve | None:
-    """The curve that ``tls-groups`` names; None: it names several, or one that cannot be set."""
-    return _GROUPS.get(names.lower())
+def _known_groups(text: str) -> tuple[list[str], list[str]]:
+    """The groups of ``tls-groups`` that can be used, in its order, and the others, which openvpn leaves out too
+    (reference: ssl_openssl.c, tls_ctx_set_tls_groups). Raises ConfigError if none is left."""
+    known: list[str] = []
+    unknown: list[str] = []
+    for name in filter(None, text.split(":")):
+        # OpenSSL 3.5 takes a question mark for "if you know it", and would be content with a list of unknown ones.
+        bare = name.lstrip("?")
+        (known if bare and _set_groups(SSL.Context(SSL.TLS_METHOD), [*known, bare]) else unknown).append(bare)
+    if not known:
+        raise ConfigError("no group in it that this TLS library can use", directive="tls-groups")
+    return known, unknown
+
+
+def _set_groups(context: SSL.Context, names: list[str]) -> bool:
+    """Have ``context`` use these groups and no others; False: it cannot.
+
+    pyOpenSSL has no method for it, but binds the function, under the old name that OpenSSL keeps for it.
+    """
+    set_list = getattr(lib, "SSL_CTX_set1_curves_list", None)
+    if set_list is None:
+        curve = _CURVES.get(names[0].lower())
+        if len(names) > 1 or curve is None:
+            return False
+        context.set_tmp_ecdh(curve)
+        return True
+    try:
+        done: bool = set_list(context._context, ":".join(names).encode("ascii")) == 1
+    except UnicodeEncodeError:
+        return False
+    while lib.ERR_get_error():
+        pass  # what it complains of would be taken for the next operation's error
+    return done
 
 
 def _use_identity(context: SSL.Context, identity: Identity) -> None:

@@ -253,15 +253,28 @@ async def test_ciphers(start_server, line, cipher) -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "bits"), [("secp384r1", "384 bits"), ("P-256", "256 bits"), ("secp521r1:X25519", None)]
+    ("groups", "of_server", "key"),
+    [
+        ("secp384r1", "", "384 bits"),
+        ("P-256", "", "256 bits"),
+        ("secp521r1:X25519", "", "521 bits"),
+        ("X25519:P-256", "", "X25519"),
+        ("P-521:P-384", "secp384r1", "384 bits"),
+        ("secp521r1:P-256", "secp384r1", None),
+        ("nonsense:secp384r1", "", "384 bits"),
+    ],
 )
-async def test_groups(start_server, groups, bits) -> None:
-    """One curve can be set. Of a list nothing is, and that is said."""
-    server = start_server()
-    events = await accepted(server.profile_file(extra=(f"tls-groups {groups}",)))
+async def test_groups(start_server, groups, of_server, key) -> None:
+    """The list is offered in its order; a name that nobody knows is left out with a warning."""
+    server = start_server(extra=(f"tls-groups {of_server}",) if of_server else ())
+    profile = server.profile_file(extra=(f"tls-groups {groups}",))
+    if key is None:
+        await nothing_in_common(profile)
+        return
+    events = await accepted(profile)
     warned = any("tls-groups" in warning.text for warning in events.of(Warned))
-    assert warned is (bits is None)
-    assert bits is None or f"peer temporary key: {bits}" in server.log
+    assert warned is ("nonsense" in groups)
+    assert key in server.log.partition("peer temporary key: ")[2].partition("\n")[0]
 
 
 @pytest.mark.parametrize(

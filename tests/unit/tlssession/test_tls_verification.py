@@ -22,6 +22,7 @@ from tlssession_pki import (
 from minivpn_trio.config.model import TunnelConfig
 from minivpn_trio.errors import ConfigError, ConnectError, TLSVerificationError
 from minivpn_trio.packet.ids import Role
+from minivpn_trio.tlssession import engine
 from minivpn_trio.tlssession.engine import MAX_HANDSHAKE, TLSContext, TLSEngine
 from minivpn_trio.tlssession.verify import key_usage_bits, subject_text
 
@@ -217,13 +218,35 @@ def test_a_star_is_a_letter(there: str, wanted: str, good: bool) -> None:
         assert "verify-x509-name" in refused_by_client(server, verify_x509_name=(wanted, "name"))
 
 
-@pytest.mark.parametrize("groups", ["P-384", "secp521r1", "prime256v1"])
-def test_one_group(groups: str) -> None:
-    assert TLSContext(client_config(tls_groups=groups), Role.CLIENT).warnings == []
+@pytest.mark.parametrize(("groups", "good"), [
+    ("P-384", True), ("secp521r1", False), ("prime256v1", False), ("secp256r1:X25519", False),
+    ("X25519:secp384r1", True), ("nonsense:P-384", True), ("?nonsense:?P-384", True),
+])  # fmt: skip
+def test_groups(groups: str, good: bool) -> None:
+    """A server that speaks P-384 alone tells which were offered."""
+    context = TLSContext(client_config(tls_groups=groups), Role.CLIENT)
+    assert [text for text in context.warnings if "tls-groups" in text] == context.warnings
+    assert bool(context.warnings) is ("nonsense" in groups)
+    _, _, errors = shake(client_config(tls_groups=groups), server_config(tls_groups="P-384"))
+    assert (not errors) is good
     accepted(tls_groups=groups)
-    if groups != "P-384":
-        _, _, errors = shake(client_config(tls_groups=groups), server_config(tls_groups="P-384"))
-        assert errors
+
+
+@pytest.mark.parametrize("groups", ["nonsense", "?nonsense", ":", "é", "nonsense:worse"])
+def test_no_known_group(groups: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TLSContext(client_config(tls_groups=groups), Role.CLIENT)
+    assert caught.value.directive == "tls-groups"
+    accepted()  # nothing of the complaint is left for the next
+
+
+def test_a_library_that_can_set_one_curve_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "lib", object())
+    context = TLSContext(client_config(tls_groups="X25519:secp384r1:P-256"), Role.CLIENT)
+    assert "2 of the names" in context.warnings[0]
+    accepted(tls_groups="secp384r1")
+    with pytest.raises(ConfigError, match="tls-groups"):
+        TLSContext(client_config(tls_groups="X25519"), Role.CLIENT)
 
 
 def test_intermediate_sent_by_the_server() -> None:
@@ -373,7 +396,7 @@ def test_what_cannot_be_used(changes: dict[str, object], directive: str) -> None
 def test_warnings() -> None:
     assert TLSContext(client_config(), Role.CLIENT).warnings == []
     assert "remote-cert-tls" in TLSContext(client_config(remote_cert_tls=False), Role.CLIENT).warnings[0]
-    assert "tls-groups" in TLSContext(client_config(tls_groups="X25519"), Role.CLIENT).warnings[0]
+    assert "tls-groups" in TLSContext(client_config(tls_groups="X25519:X1"), Role.CLIENT).warnings[0]
 
 
 def test_key_usage_bits() -> None:
