@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .files import MAX_REFERENCED, FileMissing, FileRefused, read_regular, resolve
+from .files import MAX_REFERENCED, FileMissing, FileRefused, read_regular, readable_folder, resolve
 from .grammar import Statement
 from .model import ControlWrapKind, Credentials, Proto
 from .profile import Diagnostic, MissingFile, Severity
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from .honour_proxy import ProxyDraft
 
 __all__ = ["BadValue", "Draft", "Handler", "RemoteDraft", "WrapDraft", "number", "shown"]
+
+_Found = TypeVar("_Found")
 
 #: Complaints about one profile; a file of garbage has no use for thousands.
 MAX_DIAGNOSTICS = 200
@@ -142,21 +145,45 @@ class Draft:
         refused, which is noted as an error, or the value is the old way to
         announce a block.
         """
-        if self.connection is None:
-            # The last mention counts, so a file that an earlier one named is not missed.
-            self.missing = [each for each in self.missing if each.directive != statement.name]
         if statement.block is not None:
+            self._not_missed(statement)
             return statement.block.encode()
-        name = statement.values[0]
-        if name == "[inline]":
+        if statement.values[0] == "[inline]":
+            self._not_missed(statement)
+            return None
+        return self._found(statement, lambda path: read_regular(path, limit=MAX_REFERENCED))
+
+    def lasting_path(self, statement: Statement) -> str | None:
+        """Where the file that ``statement`` names will be found later; None: a block, or refused. ``material`` or
+        ``folder`` complains."""
+        if statement.block is not None or statement.values[0] == "[inline]":
             return None
         try:
-            return read_regular(resolve(name, self._base, self._confine), limit=MAX_REFERENCED)
+            path = resolve(statement.values[0], self._base, self._confine)
+            # What lies inside stays inside: a symbolic link that is exchanged later leads nowhere else.
+            return os.path.abspath(path) if self._confine is None else os.path.realpath(path)
+        except (FileRefused, ValueError):
+            return None
+
+    def folder(self, statement: Statement) -> bool:
+        """Whether ``statement`` names a folder that can be looked into; otherwise as ``material``."""
+        return self._found(statement, readable_folder) is not None
+
+    def _found(self, statement: Statement, read: Callable[[Path], _Found]) -> _Found | None:
+        self._not_missed(statement)
+        name = statement.values[0]
+        try:
+            return read(resolve(name, self._base, self._confine))
         except FileMissing:
             self.missing.append(MissingFile(statement.line, statement.name, name))
         except FileRefused as refused:
             self.error(statement, str(refused))
         return None
+
+    def _not_missed(self, statement: Statement) -> None:
+        """The last mention counts, so a file that an earlier one named is not missed."""
+        if self.connection is None:
+            self.missing = [each for each in self.missing if each.directive != statement.name]
 
 
 Handler = Callable[[Draft, Statement], None]

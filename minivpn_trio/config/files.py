@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["MAX_PROFILE", "MAX_REFERENCED", "FileMissing", "FileRefused", "read_regular", "resolve"]
+__all__ = ["MAX_PROFILE", "MAX_REFERENCED", "FileMissing", "FileRefused", "read_regular", "readable_folder", "resolve"]
 
 #: Bytes of a profile.
 MAX_PROFILE = 256 * 1024
@@ -37,6 +37,21 @@ def resolve(name: str, base: Path, confine: Path | None) -> Path:
             inside = False
         if not inside:
             raise FileRefused("the file lies outside the folder that profiles may refer to")
+    return path
+
+
+def readable_folder(path: Path) -> Path:
+    """``path`` if it is a folder that can be looked into. Raises FileRefused."""
+    try:
+        with os.scandir(path) as entries:
+            next(entries, None)
+        os.stat(path / ".")
+    except ValueError:
+        raise FileMissing("no folder can have such a name") from None
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise FileMissing("the folder does not exist") from None
+        raise FileRefused(f"the folder cannot be looked into: {os.strerror(error.errno or 0)}") from None
     return path
 
 

@@ -109,11 +109,15 @@ def _pkcs12(draft: Draft, statement: Statement) -> None:
 
 def _crl_verify(draft: Draft, statement: Statement) -> None:
     if len(statement.values) > 1:
-        raise BadValue("a folder of revocation lists is not supported; name one file")
+        if statement.values[1] != "dir":
+            raise BadValue("only dir may follow the name, which is that of a folder then")
+        if draft.folder(statement):
+            draft.values["crl_folder"] = draft.lasting_path(statement)
+        return
     data = draft.material(statement)
     if data is not None:
         check_pem(data, "X509 CRL")
-        draft.values["crl"] = data
+        draft.values.update(crl=data, crl_file=draft.lasting_path(statement))
 
 
 def _text_lines(data: bytes) -> list[str]:

@@ -2,7 +2,7 @@
 
 A profile (``config/ovpn.py``) becomes one of these; code can build one
 directly. All key material is held as PEM or raw bytes, so nothing is read
-from disk after the configuration exists.
+from disk after the configuration exists, but for what was revoked meanwhile.
 """
 
 from __future__ import annotations
@@ -126,6 +126,11 @@ class TunnelConfig:
     peer_fingerprints: tuple[bytes, ...] = ()
     verify_hash: bytes | None = None
     crl: bytes | None = field(default=None, repr=False)
+    #: The file that ``crl`` came from, absolute: read again when it changed, since lists expire.
+    crl_file: str | None = None
+    #: ``crl-verify DIR dir``: the absolute path of a folder with a file for each revoked certificate, named by its
+    #: serial number in decimal.
+    crl_folder: str | None = None
 
     # data channel
     data_ciphers: tuple[str, ...] = DEFAULT_DATA_CIPHERS

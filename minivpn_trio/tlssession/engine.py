@@ -28,7 +28,8 @@ from ..config.model import TunnelConfig
 from ..config.tls_names import openssl_names
 from ..errors import ConfigError, ConnectError, Stage, TLSVerificationError
 from ..packet.ids import Role
-from .material import CERTIFICATE, Identity, PKCS12KeyAndCertificates, load_crls, load_identity, load_pkcs12
+from .material import CERTIFICATE, Identity, PKCS12KeyAndCertificates, load_identity, load_pkcs12
+from .revocation import Revocations
 from .verify import (
     MAX_SUBJECT,
     UNREADABLE,
@@ -124,7 +125,7 @@ class TLSContext:
         bundle = load_pkcs12(config)
         self._identity = load_identity(config, bundle)
         self._authorities = _load_authorities(config, bundle)
-        self._revocations = load_crls(config)
+        self.revocations: Revocations = Revocations(config)
         #: Without a CA the chain proves nothing, and a fingerprint must.
         self.has_ca: bool = bool(self._authorities)
         if not self.has_ca and not config.peer_fingerprints and client_certificate == "require":
@@ -151,7 +152,11 @@ class TLSContext:
 
     def open(self, unix_time: float | None = None) -> TLSEngine:
         """A new TLS session. Certificates are judged as of ``unix_time`` (None: the system's clock)."""
-        if unix_time is not None and (self._as_of is None or abs(unix_time - self._as_of) > _SAME_TIME):
+        changed = self.revocations.refresh()
+        if unix_time is None:
+            if changed:
+                self._context = self._build()
+        elif changed or self._as_of is None or abs(unix_time - self._as_of) > _SAME_TIME:
             # A store keeps the first time that it is told, so another one is needed; half a
             # millisecond, since everything is parsed.
             self._context = self._build()
@@ -172,9 +177,9 @@ class TLSContext:
         assert store is not None
         for authority in self._authorities:
             store.add_cert(authority)
-        for revocation in self._revocations:
+        for revocation in self.revocations.lists:
             store.add_crl(revocation)
-        if self._revocations:
+        if self.revocations.lists:
             store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
         context.set_verify(self._mode, _on_certificate)
         return context
@@ -411,6 +416,10 @@ class TLSEngine:
         if not good and not self._overlooked(error, depth):
             text, remedy = describe_verify_error(error)
             self._reject(certificate, depth, Rejected(text, remedy))
+            return False
+        revoked = context.revocations.check(certificate.get_serial_number())
+        if revoked is not None:
+            self._reject(certificate, depth, revoked)
             return False
         if depth == 0:
             rejected = _check_leaf(context.checks, certificate)

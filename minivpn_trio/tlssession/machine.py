@@ -312,6 +312,9 @@ class SessionMachine(ABC):
 
     def _start_tls(self, key: KeyState, now: float) -> None:
         key.engine = self._context.open(self._unix_time() if self._unix_time is not None else None)
+        warning = self._context.revocations.warning
+        if warning is not None:
+            self._emit(Warned(time=now, stage=Stage.TLS_HANDSHAKE, text=warning))
         self._enter(key, SessionState.START, now)
         self._emit(TLSHandshakeStarted(time=now, key_id=key.key_id))
         key.engine.handshake()

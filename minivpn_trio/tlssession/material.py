@@ -17,14 +17,13 @@ from ..config.model import TunnelConfig
 from ..errors import ConfigError
 
 __all__ = [
-    "CERTIFICATE", "Identity", "PKCS12KeyAndCertificates", "is_locked", "load_crls", "load_identity", "load_pkcs12",
+    "CERTIFICATE", "Identity", "PKCS12KeyAndCertificates", "is_locked", "load_identity", "load_pkcs12",
 ]  # fmt: skip
 
 #: One certificate in a PEM file that may hold other things, such as openssl's text form.
 CERTIFICATE = re.compile(
     rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----.*?-----END (?:X509 |TRUSTED )?CERTIFICATE-----", re.DOTALL
 )
-_CRL = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +53,6 @@ def load_identity(config: TunnelConfig, bundle: PKCS12KeyAndCertificates | None)
     if config.extra_certs is not None:
         chain += load_certificates(config.extra_certs, "extra-certs")
     return Identity(certificate, tuple(chain), key, directive)
-
-
-def load_crls(config: TunnelConfig) -> list[x509.CertificateRevocationList]:
-    """The revocation lists of ``crl-verify``, empty without it. Raises ConfigError."""
-    if config.crl is None:
-        return []
-    try:
-        found = [x509.load_pem_x509_crl(block) for block in _CRL.findall(config.crl)]
-    except ValueError:
-        found = []
-    if not found:
-        raise ConfigError("no revocation list in it that can be read", directive="crl-verify")
-    return found
 
 
 def load_certificates(pem: bytes, directive: str) -> list[x509.Certificate]:

@@ -170,6 +170,30 @@ async def test_crl(lab, start_server, place, state) -> None:
         await rejected(profile, words[state])
 
 
+async def test_revocations_in_a_folder(lab, start_server) -> None:
+    """A file named by a serial number, from one connection to the next, of one configuration."""
+    server = start_server()
+    folder = server.folder / "revoked"
+    folder.mkdir()
+    config = load_config(profile_with(server, "remote-cert-tls server", "crl-verify revoked dir"))
+    await accepted(config)
+    serial = x509.load_pem_x509_certificate(lab.credentials.server.cert.encode()).serial_number
+    (folder / str(serial)).touch()
+    await rejected(config, "revoked")
+    (folder / str(serial)).unlink()
+    await accepted(config)
+
+
+async def test_a_new_list_for_a_running_program(lab, start_server) -> None:
+    server = start_server()
+    file = server.folder / "crl.pem"
+    file.write_text(lab.credentials.ca.crl(expired=True))
+    config = load_config(profile_with(server, "remote-cert-tls server", "crl-verify crl.pem"))
+    await rejected(config, "CRL has expired")
+    file.write_text(lab.credentials.ca.crl())
+    await accepted(config)
+
+
 @pytest.mark.parametrize("form", ["one", "block", "none of them"])
 async def test_fingerprint_without_ca(lab, start_server, form) -> None:
     server = start_server()

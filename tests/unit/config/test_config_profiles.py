@@ -547,7 +547,7 @@ def test_tls_settings_at_odds() -> None:
     assert complaints("tls-version-min 1.3\ntls-version-max 1.2\n")[0][:2] == (LINE + 1, "tls-version-max")
     assert complaints("tls-version-min 1.9\n")
     assert complaints("tls-cert-profile strict\n")
-    assert complaints("crl-verify crls dir\n")
+    assert complaints("crl-verify crls folder\n")
 
 
 def test_purposes() -> None:
@@ -641,6 +641,25 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path) -> None:
         (error,) = profile.errors
         assert (error.line, error.directive) == (LINE, "crl-verify")
         assert profile.needs == ("file:ca.crt", "auth-user-pass")
+
+
+def test_revocations_in_a_folder_and_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "revoked").mkdir()
+    (tmp_path / "crl.pem").write_bytes(b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+    (tmp_path / "link").symlink_to(tmp_path / "revoked")
+    text = BASE + "crl-verify revoked dir\ncrl-verify crl.pem\n"
+    config = parse_profile(text.encode(), base=tmp_path).partial
+    assert (config.crl_folder, config.crl_file) == (str(tmp_path / "revoked"), str(tmp_path / "crl.pem"))
+    assert config.crl is not None
+    confined = parse_profile((BASE + "crl-verify link dir\n").encode(), base=tmp_path, confine=tmp_path).partial
+    assert confined.crl_folder == str(tmp_path / "revoked")
+
+    for name in (str(PROFILES), "../x"):
+        profile = parse_profile((BASE + f"crl-verify {name} dir\n").encode(), base=tmp_path, confine=tmp_path)
+        assert "crl-verify" in [each.directive for each in profile.errors]
+        assert profile.partial.crl_folder is None
+    assert complaints("crl-verify ca.crt dir\n")[0][1] == "crl-verify"
+    assert "file:nowhere" in read(BASE + "crl-verify nowhere dir\n").needs
 
 
 def test_a_profile_is_a_regular_file_of_bounded_size(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -34,10 +36,13 @@ def shake(
     client: TunnelConfig, server: TunnelConfig, *, unix_time: float = UNIX_TIME
 ) -> tuple[TLSEngine, TLSEngine, dict[str, ConnectError]]:
     """Join two engines; returns them and what each raised. What is put out after an error is delivered too."""
-    ends = {
-        "client": TLSContext(client, Role.CLIENT).open(unix_time),
-        "server": TLSContext(server, Role.SERVER).open(unix_time),
-    }
+    ours, theirs = TLSContext(client, Role.CLIENT).open(unix_time), TLSContext(server, Role.SERVER).open(unix_time)
+    return ours, theirs, join(ours, theirs)
+
+
+def join(client: TLSEngine, server: TLSEngine) -> dict[str, ConnectError]:
+    """What each of two engines raised in its handshake with the other."""
+    ends = {"client": client, "server": server}
     errors: dict[str, ConnectError] = {}
     for _ in range(6):
         for who, other in (("client", "server"), ("server", "client")):
@@ -50,7 +55,7 @@ def shake(
             data = ends[who].take_output()
             if data and other not in errors:
                 ends[other].feed(data)
-    return ends["client"], ends["server"], errors
+    return errors
 
 
 def refused_by_client(server: TunnelConfig | None = None, unix_time: float = UNIX_TIME, **client: object) -> str:
@@ -275,6 +280,68 @@ def test_crl_of_the_intermediate_alone() -> None:
     accepted(presenting(leaf), ca=CA.cert + middle.cert, crl=middle.crl())
     text = refused_by_client(presenting(leaf), ca=CA.cert + middle.cert, crl=middle.crl(leaf))
     assert "revoked" in text
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """Exchange a file for another one, in one step, as whoever renews it should."""
+    path.with_suffix(".new").write_bytes(data)
+    path.with_suffix(".new").replace(path)
+
+
+def test_a_list_that_changes(tmp_path: Path) -> None:
+    """It is read again while the program runs; one that cannot be read changes nothing, and that is said."""
+    file = tmp_path / "crl.pem"
+    file.write_bytes(CA.crl())
+    config = client_config(crl=CA.crl(), crl_file=str(file))
+    context = TLSContext(config, Role.CLIENT)
+
+    def outcome(unix_time: float = UNIX_TIME) -> str:
+        theirs = TLSContext(server_config(), Role.SERVER).open(unix_time)
+        return str(join(context.open(unix_time), theirs).get("client", ""))
+
+    assert outcome() == ""
+    rewrite(file, CA.crl(SERVER_CERT))
+    assert "revoked" in outcome()
+    assert "revoked" in outcome()
+    for broken in (b"", b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"):
+        rewrite(file, broken)
+        assert "revoked" in outcome()
+        assert "crl-verify" in str(context.revocations.warning)
+    rewrite(file, CA.crl(to_day=1))
+    assert outcome() == ""
+    assert context.revocations.warning is None
+    assert "CRL has expired" in outcome(UNIX_TIME + 3 * DAY)
+    rewrite(file, CA.crl())
+    assert outcome(UNIX_TIME + 3 * DAY) == ""
+    file.unlink()
+    assert outcome() == ""
+    assert context.revocations.warning is not None
+    # What the profile holds counts where the file is gone, and nothing does where it holds nothing.
+    accepted(crl=CA.crl(), crl_file=str(file))
+    with pytest.raises(ConfigError, match="crl-verify"):
+        TLSContext(client_config(crl_file=str(file)), Role.CLIENT)
+
+
+def test_a_folder_of_serial_numbers(tmp_path: Path) -> None:
+    folder = tmp_path / "revoked"
+    settings = {"crl_folder": str(folder)}
+    assert "cannot be looked into" in refused_by_client(**settings)
+    folder.mkdir()
+    accepted(**settings)
+    (folder / str(CLIENT_CERT.certificate.serial_number)).touch()
+    (folder / f"{SERVER_CERT.certificate.serial_number:x}").touch()
+    accepted(**settings)
+    (folder / str(SERVER_CERT.certificate.serial_number)).symlink_to("/nowhere")
+    assert "revoked" in refused_by_client(**settings)
+    # A fingerprint instead of a CA makes no difference.
+    fingerprint = SERVER_CERT.certificate.fingerprint(hashes.SHA256())
+    assert "revoked" in refused_by_client(ca=None, peer_fingerprints=(fingerprint,), **settings)
+    (folder / str(SERVER_CERT.certificate.serial_number)).unlink()
+    (folder / str(CA.issued.certificate.serial_number)).mkdir()
+    assert "a CA certificate" in refused_by_client(**settings)
+    folder.rename(tmp_path / "elsewhere")
+    folder.touch()
+    assert "cannot be looked into" in refused_by_client(**settings)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
