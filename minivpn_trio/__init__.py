@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .challenge import Challenge, ChallengeKind
     from .client import Client, open_client
     from .config.model import Credentials, Remote, TunnelConfig
-    from .config.ovpn import load_config
     from .config.proxy import HTTPProxy, Obfs4Bridge, Scramble, SocksProxy
     from .config.tunnel_info import TunnelInfo
     from .dialer import TunDialer, open_tun_dialer
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from .events import Event
     from .networkio.dial import DialerContext
     from .networkio.transports import Transport
+    from .profiles import load_config
     from .stats import TunnelStats
     from .trace_sinks import ArchivalTracer, JSONLinesTracer, LoggingTracer, TeeTracer
     from .tracing import Tracer
@@ -84,7 +84,7 @@ _HOMES = {
     "Credentials": ".config.model",
     "Remote": ".config.model",
     "TunnelConfig": ".config.model",
-    "load_config": ".config.ovpn",
+    "load_config": ".profiles",
     "HTTPProxy": ".config.proxy",
     "Obfs4Bridge": ".config.proxy",
     "Scramble": ".config.proxy",

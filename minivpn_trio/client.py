@@ -39,7 +39,6 @@ import trio
 from .background import in_background
 from .challenge import Challenge, ChallengeKind
 from .config.model import Credentials, Remote, TunnelConfig
-from .config.ovpn import load_config
 from .config.tunnel_info import TunnelInfo
 from .connection import Connection
 from .errors import (
@@ -70,6 +69,7 @@ from .networkio.transports import Transport
 from .packet.ids import RandomBytes, Role
 from .packetmuxer.control_wrap import make_control_wrap
 from .ports import Inlet, WaitingOutlet
+from .profiles import load_config
 from .rotation import Rotation
 from .stats import TunnelStats
 from .stats_sum import add_stats

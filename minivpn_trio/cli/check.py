@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..config.ovpn import read_profile
 from ..config.profile import Diagnostic, Profile
 from ..config.report import describe
+from ..profiles import read_profile
 
 __all__ = ["check"]
 
@@ -30,9 +30,10 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
     certificates) are looked for beside it; their contents are never shown.
 
     A warning is something that does not do what somebody may expect, such as a
-    script that is not run here. An error makes the profile unusable. What a
-    profile leaves to be supplied, a password or a file that is not there, is
-    listed as needed and is no error.
+    script that is not run here. An error makes the profile unusable, such as a
+    key that belongs to another certificate. What a profile leaves to be
+    supplied, a password or a file that is not there, is listed as needed and
+    is no error. What is locked by a password is not looked into.
 
     \b
     With --json each object has
@@ -46,8 +47,8 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
 
     \b
     Exit status:
-      0  every profile can be used
-      2  at least one cannot
+      0  no profile has an error
+      2  at least one has
 
     \b
     Examples:
@@ -70,14 +71,27 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
 
 
 def _show(console: Console, profile: Profile) -> None:
-    verdict = Text("can be used", style="green") if profile.ok else Text("cannot be used", style="bold red")
+    if not profile.ok:
+        verdict = Text("cannot be used", style="bold red")
+    elif profile.absent:
+        names = dict.fromkeys(_printable(each.name) for each in profile.absent)
+        verb = "is" if len(names) == 1 else "are"
+        verdict = Text(f"not complete: {', '.join(names)} {verb} missing", style="bold yellow")
+    else:
+        verdict = Text("can be used", style="green")
     console.print(Text.assemble((_printable(profile.file), "bold"), ": ", verdict))
     config = profile.partial
     if config.remotes:
-        table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2))
-        for name, text in _rows(profile):
-            table.add_row(Text(f"  {name}", style="dim"), Text(_printable(text), overflow="fold"))
-        console.print(table)
+        rows = list(_rows(profile))
+        width = max(len(name) for name, _ in rows) + 2
+        if console.is_terminal:
+            table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2))
+            for name, text in rows:
+                table.add_row(Text(f"  {name}", style="dim"), Text(_printable(text), overflow="fold"))
+            console.print(table)
+        else:  # for a program that looks for something, a row is a line
+            for name, text in rows:
+                console.print(Text(f"  {name:{width}}{_printable(text)}"))
     _complain(console, "error", "red", profile.errors)
     _complain(console, "warning", "yellow", profile.warnings)
 
@@ -112,7 +126,10 @@ def _rows(profile: Profile) -> Iterable[tuple[str, str]]:
     if config.fragment is not None:
         yield "fragment", f"{config.fragment} bytes"
     if profile.needs:
-        yield "still needed", ", ".join(profile.needs)
+        missing = {each.directive: f"{each.name} is missing" for each in profile.missing}
+        yield "still needed", ", ".join(
+            f"{what} ({missing[what]})" if what in missing else what for what in profile.needs
+        )
 
 
 def _bracketed(host: str) -> str:

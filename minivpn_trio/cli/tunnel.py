@@ -13,7 +13,6 @@ import click
 import trio
 
 from ..config.model import Credentials, TunnelConfig
-from ..config.ovpn import load_config
 from ..errors import ConfigError, Stage
 from ..events import (
     AuthPending,
@@ -28,6 +27,7 @@ from ..events import (
     TLSHandshakeDone,
     Warned,
 )
+from ..profiles import load_config
 from ..trace_sinks import LoggingTracer
 
 __all__ = ["ConnectingStatus", "debug_tracer", "load_settings", "run", "tunnel_options", "writable_path"]

@@ -132,7 +132,10 @@ class Draft:
     @property
     def needs(self) -> tuple[str, ...]:
         """All that has to be supplied, in the profile's order, files first."""
-        files = [(each.line, 0, f"file:{each.name}") for each in self.missing]
+        # A file of credentials that is not there is no need besides that of the credentials.
+        files = [
+            (each.line, 0, f"file:{each.name}") for each in self.missing if each.directive not in self._needs
+        ]
         others = [(line, 1, what) for what, line in self._needs.items()]
         return tuple(dict.fromkeys(text for _, _, text in sorted(files + others)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from ipaddress import IPv6Address
 
 from .draft import BadValue, Draft, Handler, RemoteDraft, number
 from .grammar import Statement
@@ -41,7 +42,13 @@ def host_name(name: str) -> str:
     """``name`` if it can be a host's name or address. Raises BadValue."""
     usable = 0 < len(name) <= 255 and all(c.isalnum() or c in ".-_:%" for c in name)
     if not usable:
-        raise BadValue("a host name or an address is wanted")
+        brackets = "; an IPv6 address stands without brackets" if name.startswith("[") else ""
+        raise BadValue("a host name or an address is wanted" + brackets)
+    if ":" in name:
+        try:
+            IPv6Address(name)
+        except ValueError:
+            raise BadValue("a port stands behind the host, after a blank; ':' is only for IPv6 addresses") from None
     return name
 
 

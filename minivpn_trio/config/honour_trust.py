@@ -8,14 +8,13 @@ import re
 from .draft import BadValue, Draft, Handler, WrapDraft
 from .grammar import Statement
 from .model import Credentials, StaticChallenge
+from .static_key import parse_static_key_text
 from .tls_crypt_v2_key import parse_client_key
 from .tls_names import openssl_names
 
 __all__ = ["HANDLERS", "check_pem"]
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----\s(.*?)-----END \1-----", re.DOTALL)
-_STATIC_KEY = re.compile(rb"-----BEGIN OpenVPN Static key V1-----(.*?)-----END OpenVPN Static key V1-----", re.DOTALL)
-_STATIC_KEY_BYTES = 256
 #: Characters of a user name or a password.
 _LONGEST_CREDENTIAL = 4096
 #: Characters of static-challenge's text.
@@ -192,15 +191,11 @@ def _static_key(draft: Draft, statement: Statement) -> bytes | None:
     data = draft.material(statement)
     if data is None:
         return None
-    match = _STATIC_KEY.search(data)
-    if match is None:
-        raise BadValue("there is no OpenVPN static key in it" + instead(data, "Static key V1"))
     try:
-        size = len(binascii.unhexlify(b"".join(match[1].split())))
-    except binascii.Error:
-        raise BadValue("the static key is damaged: it is no hexadecimal number") from None
-    if size != _STATIC_KEY_BYTES:
-        raise BadValue(f"the static key has {size * 8} bits instead of {_STATIC_KEY_BYTES * 8}")
+        parse_static_key_text(data)
+    except ValueError as exc:
+        hint = instead(data, "Static key V1") if str(exc).startswith("there is no") else ""
+        raise BadValue(str(exc) + hint) from None
     return data
 
 

@@ -95,9 +95,14 @@ def _honour(draft: Draft, statement: Statement, directive: Directive) -> None:
     hint = _run_together(statement)
     if hint:
         draft.warn(statement, "a value looks strange" + hint)
+    if any(value[:1] in _TYPOGRAPHIC for value in statement.values if value):
+        draft.warn(statement, "typographic quotation marks quote nothing and belong to the value; write \" or '")
     if draft.connection is not None and directive.name in _PROFILE_WIDE:
         draft.warn(statement, "it holds for all servers of the profile, not only for this <connection>")
 
+
+#: What word processors make of quotation marks.
+_TYPOGRAPHIC = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
 
 #: May stand in a ``<connection>`` and holds for all of them: delays are between rounds over all servers.
 _PROFILE_WIDE = frozenset({"connect-retry"})

@@ -2,6 +2,7 @@
 
 ``read_profile`` never fails: whatever is wrong is in its result, with line
 numbers. ``load_config`` is for those who want a configuration or an error.
+Whether certificates and keys can be used is seen above: ``minivpn_trio.profiles``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import ConfigError
 from .directives import DIRECTIVES
 from .draft import Draft
 from .files import MAX_PROFILE, FileRefused, read_regular
@@ -81,7 +81,14 @@ def parse_profile(
     interpret(draft, statements)
     config = finish(draft)
     order = sorted(draft.diagnostics, key=lambda each: (each.line is None, each.line or 0))
-    return Profile(file=file, diagnostics=tuple(order), needs=draft.needs, missing=tuple(draft.missing), partial=config)
+    return Profile(
+        file=file,
+        diagnostics=tuple(order),
+        needs=draft.needs,
+        missing=tuple(draft.missing),
+        lines=dict(draft.lines),
+        partial=config,
+    )
 
 
 def load_config(
@@ -101,15 +108,4 @@ def load_config(
         if credentials is not None:
             config = replace(config, credentials=credentials)
         return config if key_password is None else replace(config, key_password=key_password)
-    profile = read_profile(source, credentials=credentials, key_password=key_password)
-    profile.raise_for_errors()
-    for missing in profile.missing:
-        # What these two ask for can be supplied in another way.
-        if missing.directive not in ("auth-user-pass", "askpass"):
-            raise ConfigError(
-                f"the file {missing.name} does not exist",
-                file=profile.file,
-                line=missing.line,
-                directive=missing.directive,
-            )
-    return profile.partial
+    return read_profile(source, credentials=credentials, key_password=key_password).require()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import ConfigError
 from .model import TunnelConfig
 
-__all__ = ["Diagnostic", "MissingFile", "Profile", "Severity"]
+__all__ = ["Diagnostic", "Finding", "MissingFile", "Profile", "Severity"]
 
 Severity = Literal["warning", "error"]
+#: A complaint by whoever knows no lines: severity, directive, message.
+Finding = tuple[Severity, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Profile:
     diagnostics: tuple[Diagnostic, ...] = ()
     needs: tuple[str, ...] = ()
     missing: tuple[MissingFile, ...] = ()
+    #: The line of each directive that was found, the last one's where it stands several times.
+    lines: Mapping[str, int] = field(default_factory=dict, repr=False)
     #: What could be understood, even where there are errors; fit for showing, not for connecting.
     partial: TunnelConfig = field(default_factory=lambda: TunnelConfig(remotes=()))
 
@@ -64,6 +69,11 @@ class Profile:
     def config(self) -> TunnelConfig | None:
         """The configuration; None where there are errors."""
         return self.partial if self.ok else None
+
+    @property
+    def absent(self) -> tuple[MissingFile, ...]:
+        """The missing files whose contents cannot be supplied in another way: without them nothing is connected."""
+        return tuple(each for each in self.missing if each.directive not in ("auth-user-pass", "askpass"))
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -82,3 +92,15 @@ class Profile:
             first = errors[0]
             more = f" (and {len(errors) - 1} more, see 'minivpn-trio check')" if len(errors) > 1 else ""
             raise ConfigError(first.message + more, file=self.file, line=first.line, directive=first.directive)
+
+    def require(self) -> TunnelConfig:
+        """The configuration. Raises ConfigError where there are errors, or a file that is ``absent``."""
+        self.raise_for_errors()
+        for missing in self.absent:
+            raise ConfigError(
+                f"the file {missing.name} does not exist",
+                file=self.file,
+                line=missing.line,
+                directive=missing.directive,
+            )
+        return self.partial

@@ -7,22 +7,14 @@ table of each wrap (reference: crypto.c, key_direction_state_init).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
+from ..config.static_key import STATIC_KEY_SIZE, parse_static_key_text
 from ..errors import ConfigError
 
 __all__ = ["SLOT_SIZE", "STATIC_KEY_SIZE", "StaticKey", "parse_static_key"]
 
-STATIC_KEY_SIZE = 256
 SLOT_SIZE = 64
-
-#: Header and footer stand at the beginning of a line; what surrounds them is comment.
-KEY_FILE = re.compile(
-    rb"^-----BEGIN OpenVPN Static key V1-----[^\n]*\n(.*?)^-----END OpenVPN Static key V1-----",
-    re.MULTILINE | re.DOTALL,
-)
-NOT_HEX = re.compile(rb"[^0-9A-Fa-f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +49,7 @@ def parse_static_key(text: bytes, *, directive: str = "tls-auth") -> StaticKey:
     White space between the digits and text around the block do not matter.
     Raises ConfigError, naming ``directive`` and quoting nothing.
     """
-    block = KEY_FILE.search(text.replace(b"\r", b"\n"))
-    if block is None:
-        raise ConfigError("this is not an OpenVPN static key (V1) file", directive=directive)
-    digits = b"".join(block[1].split())
-    if NOT_HEX.search(digits):
-        raise ConfigError("the static key holds something other than hexadecimal digits", directive=directive)
-    if len(digits) != 2 * STATIC_KEY_SIZE:
-        raise ConfigError(
-            f"the static key has {len(digits) * 4} bits instead of {STATIC_KEY_SIZE * 8}", directive=directive
-        )
-    return StaticKey(bytes.fromhex(digits.decode("ascii")))
+    try:
+        return StaticKey(parse_static_key_text(text))
+    except ValueError as error:
+        raise ConfigError(str(error), directive=directive) from None

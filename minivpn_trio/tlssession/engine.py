@@ -16,7 +16,8 @@ from __future__ import annotations
 import datetime
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
 from cryptography import x509
@@ -25,10 +26,19 @@ from OpenSSL import SSL, crypto
 from OpenSSL._util import lib
 
 from ..config.model import TunnelConfig
+from ..config.profile import Finding
 from ..config.tls_names import openssl_names
 from ..errors import ConfigError, ConnectError, Stage, TLSVerificationError
 from ..packet.ids import Role
-from .material import CERTIFICATE, Identity, PKCS12KeyAndCertificates, load_identity, load_pkcs12
+from .material import (
+    CERTIFICATE,
+    Identity,
+    PKCS12KeyAndCertificates,
+    is_locked,
+    load_certificates,
+    load_identity,
+    load_pkcs12,
+)
 from .revocation import Revocations
 from .verify import (
     MAX_SUBJECT,
@@ -40,7 +50,7 @@ from .verify import (
     subject_text,
 )
 
-__all__ = ["MAX_HANDSHAKE", "TLSContext", "TLSEngine"]
+__all__ = ["MAX_HANDSHAKE", "TLSContext", "TLSEngine", "look_at_settings"]
 
 ClientCertificate = Literal["require", "optional", "none"]
 
@@ -117,10 +127,7 @@ class TLSContext:
         self._config = config
         #: What the user should hear of.
         self.warnings: list[str] = []
-        try:
-            self.checks: CertificateChecks = CertificateChecks.from_config(config, role)
-        except ValueError:
-            raise ConfigError("no name or number of a purpose", directive="remote-cert-eku") from None
+        self.checks: CertificateChecks = _checks(config, role)
         self.verify_hash: bytes | None = config.verify_hash
         bundle = load_pkcs12(config)
         self._identity = load_identity(config, bundle)
@@ -138,9 +145,7 @@ class TLSContext:
         if config.tls_groups is not None:
             self._groups, unknown = _known_groups(config.tls_groups)
             if unknown:
-                self.warnings.append(
-                    f"{len(unknown)} of the names in tls-groups cannot be used with this TLS library and are left out"
-                )
+                self.warnings.append(f"tls-groups: {_left_out(unknown)}")
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         if role is Role.SERVER:
             mode = {"require": mode, "optional": SSL.VERIFY_PEER, "none": SSL.VERIFY_NONE}[client_certificate]
@@ -183,6 +188,60 @@ class TLSContext:
             store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
         context.set_verify(self._mode, _on_certificate)
         return context
+
+
+def look_at_settings(config: TunnelConfig) -> Iterator[Finding]:
+    """What a client's ``TLSContext`` would complain of, all of it, and only of what is there.
+
+    A private key or PKCS #12 file that is locked, and what is missing, is left alone.
+    """
+    context = SSL.Context(SSL.TLS_METHOD)
+    locked = is_locked(config)
+    bundle: PKCS12KeyAndCertificates | None = None
+
+    def identify() -> None:
+        nonlocal bundle
+        if not locked:
+            bundle = load_pkcs12(config)
+            identity = load_identity(config, bundle)
+            if identity is not None:
+                _use_identity(context, identity)
+        elif config.cert is not None:
+            load_certificates(config.cert, "cert")
+
+    def authorize() -> None:
+        if config.ca is not None or bundle is not None:
+            found = _load_authorities(config, bundle)
+            if not found and not config.peer_fingerprints:
+                raise ConfigError("there is no CA in it, and none beside it", directive="pkcs12")
+
+    def group() -> None:
+        if config.tls_groups is not None:
+            unknown.extend(_known_groups(config.tls_groups)[1])
+
+    unknown: list[str] = []
+    steps: tuple[Callable[[], object], ...] = (
+        partial(_configure, context, config), identify, authorize, group, partial(_checks, config, Role.CLIENT),
+        partial(Revocations, config),
+    )  # fmt: skip
+    for step in steps:
+        try:
+            step()
+        except ConfigError as error:
+            yield "error", error.directive or "", error.message
+    if unknown:
+        yield "warning", "tls-groups", _left_out(unknown)
+
+
+def _checks(config: TunnelConfig, role: Role) -> CertificateChecks:
+    try:
+        return CertificateChecks.from_config(config, role)
+    except ValueError:
+        raise ConfigError("no name or number of a purpose", directive="remote-cert-eku") from None
+
+
+def _left_out(groups: list[str]) -> str:
+    return f"{len(groups)} of the names cannot be used with this TLS library and are left out"
 
 
 def _configure(context: SSL.Context, config: TunnelConfig) -> None:

@@ -17,7 +17,7 @@ from ..errors import DropReason, ProtocolError
 from ..packet.ids import RandomBytes, Role
 from .keys import KeySource
 
-__all__ = ["MAX_KEY_METHOD_2", "KeyMethod2", "decode_untrusted", "encode", "new_source"]
+__all__ = ["MAX_KEY_METHOD_2", "MAX_STRING", "KeyMethod2", "decode_untrusted", "encode", "new_source"]
 
 _HEADER = struct.Struct("!IB")
 _KEY_METHOD = 2
@@ -26,9 +26,9 @@ _KEY_METHOD_MASK = 0x0F
 _PRE_MASTER = 48
 _RANDOM = 32
 #: Longest string that is believed, bytes with its NUL (reference: TLS_CHANNEL_BUF_SIZE).
-_MAX_STRING = 2048
+MAX_STRING = 2048
 #: A message is never longer than this: header, secrets and four strings.
-MAX_KEY_METHOD_2 = _HEADER.size + _PRE_MASTER + 2 * _RANDOM + 4 * (2 + _MAX_STRING)
+MAX_KEY_METHOD_2 = _HEADER.size + _PRE_MASTER + 2 * _RANDOM + 4 * (2 + MAX_STRING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +52,9 @@ def _string(text: str, what: str) -> bytes:
     if not text:
         return b"\x00\x00"
     encoded = text.encode("utf-8", "surrogateescape")
-    if b"\x00" in encoded or len(encoded) >= _MAX_STRING:
+    if b"\x00" in encoded or len(encoded) >= MAX_STRING:
         # No value here: it may be the password.
-        raise ValueError(f"the {what} cannot be sent: longer than {_MAX_STRING - 1} bytes or with a NUL in it")
+        raise ValueError(f"the {what} cannot be sent: longer than {MAX_STRING - 1} bytes or with a NUL in it")
     return struct.pack("!H", len(encoded) + 1) + encoded + b"\x00"
 
 
@@ -108,7 +108,7 @@ def decode_untrusted(data: bytes, sender: Role) -> tuple[KeyMethod2, int] | None
         if len(data) < offset + 2:
             return None
         (size,) = struct.unpack_from("!H", data, offset)
-        if size > _MAX_STRING:
+        if size > MAX_STRING:
             if optional:
                 break
             raise ProtocolError(DropReason.TOO_LONG, "a string of key method 2")

@@ -21,6 +21,7 @@ from ..challenge import Challenge, ChallengeKind
 from ..config.model import Credentials, TunnelConfig
 from ..errors import AuthFailed, AuthFailedTemporarily, ConfigError, Stage
 from .messages import AuthFailedMessage, DynamicChallenge
+from .peer_info import check_peer_info
 
 __all__ = ["Answer", "Login", "OnChallenge"]
 
@@ -41,10 +42,12 @@ class Login:
     """The login of one client.
 
     ``salt`` keeps what is remembered of refused passwords from being the same
-    elsewhere; ``can_ask`` says that somebody answers questions.
+    elsewhere; ``can_ask`` says that somebody answers questions. Raises ConfigError
+    for peer info that cannot be sent with the login.
     """
 
     def __init__(self, config: TunnelConfig, *, salt: bytes, can_ask: bool = False) -> None:
+        check_peer_info(config)
         self._config = config
         self._salt = salt
         self.can_ask = can_ask

@@ -17,7 +17,8 @@ from ..config.model import TunnelConfig
 from ..errors import ConfigError
 
 __all__ = [
-    "CERTIFICATE", "Identity", "PKCS12KeyAndCertificates", "is_locked", "load_identity", "load_pkcs12",
+    "CERTIFICATE", "Identity", "PKCS12KeyAndCertificates", "is_locked", "load_certificates", "load_identity",
+    "load_pkcs12",
 ]  # fmt: skip
 
 #: One certificate in a PEM file that may hold other things, such as openssl's text form.

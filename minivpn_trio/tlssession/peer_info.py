@@ -12,13 +12,17 @@ from enum import IntFlag
 
 from ..config.framing import decompressors
 from ..config.model import TunnelConfig
+from ..errors import ConfigError
+from .keymethod2 import MAX_STRING
 
-__all__ = ["CLIENT_FEATURES", "ProtoFlag", "parse_peer_info", "peer_info"]
+__all__ = ["CLIENT_FEATURES", "SSO_METHODS", "ProtoFlag", "check_peer_info", "parse_peer_info", "peer_info"]
 
 #: Servers parse this version to decide what they may push, and answer a name that they do not
 #: know as if it were ancient. 2.6 is what we speak; a name of our own would also tell
 #: everybody on the server's side which program is used, which is nobody's business.
 VERSION = "2.6.14"
+#: What IV_SSO says when somebody answers.
+SSO_METHODS = ("webauth", "openurl", "crtext")
 #: Largest tun-mtu that a server may push.
 MAX_TUN_MTU = 1600
 #: Lines of a client's peer info that a server looks at.
@@ -75,6 +79,18 @@ def peer_info(
         lines.append(("IV_SSO", ",".join(sso)))
     lines += config.peer_info
     return "".join(f"{name}={value}\n" for name, value in lines)
+
+
+def check_peer_info(config: TunnelConfig) -> None:
+    """Raise ConfigError, which names ``setenv``, if the peer info is too long for key method 2 or cannot be sent."""
+    size = len(peer_info(config, sso=SSO_METHODS).encode("utf-8", "surrogateescape"))
+    if size >= MAX_STRING:
+        raise ConfigError(
+            f"what the server is told with push-peer-info has {size} bytes; at most {MAX_STRING - 1} can be sent",
+            directive="setenv",
+        )
+    if any(not name.isprintable() or not value.isprintable() or "=" in name for name, value in config.peer_info):
+        raise ConfigError("peer info holds something that is not printable", directive="setenv")
 
 
 def _framings(config: TunnelConfig) -> list[str]:

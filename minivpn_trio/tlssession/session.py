@@ -53,7 +53,7 @@ from .messages import (
     parse_message,
 )
 from .options_string import cipher_in_options, fragment_in_options, options_string
-from .peer_info import peer_info
+from .peer_info import SSO_METHODS, peer_info
 
 __all__ = ["TlsSession"]
 
@@ -63,8 +63,6 @@ FIRST_PUSH_REQUEST = 1.0
 PUSH_REQUEST_INTERVAL = 5.0
 #: Questions that a server may ask in one session.
 MAX_QUESTIONS = 16
-#: What IV_SSO says when somebody answers.
-SSO_METHODS = ("webauth", "openurl", "crtext")
 
 
 class TlsSession(SessionMachine):

@@ -615,7 +615,7 @@ def test_static_challenge() -> None:
 def test_files_that_do_not_exist_are_needed_and_no_error(tmp_path: Path) -> None:
     profile = read(BASE.replace("ca.crt", "keys/ca.crt") + "tls-auth ta2.key 1\nauth-user-pass /nowhere/pass.txt\n")
     assert profile.ok
-    assert profile.needs == ("file:keys/ca.crt", "file:ta2.key", "file:/nowhere/pass.txt", "auth-user-pass")
+    assert profile.needs == ("file:keys/ca.crt", "file:ta2.key", "auth-user-pass")
     path = tmp_path / "a.ovpn"
     path.write_text("client\nremote a\nca no.crt\nauth-user-pass no.txt\n")
     with pytest.raises(ConfigError, match=r"no\.crt does not exist") as raised:
