@@ -104,8 +104,10 @@ def mss_limits(config: TunnelConfig, around: Encapsulation, *, tun_mtu: int) -> 
     else:
         room = size - around.header - (around.outer_headers if outer else 0)
         ipv4 = around.largest_plaintext(room) - around.inner_header - _TCP_AND_IPV4
-    ipv4 = min(ipv4, tun_mtu - _TCP_AND_IPV4)
-    return max(ipv4, SMALLEST_MSS), max(ipv4 - _IPV6_MORE, SMALLEST_MSS)
+    # What fits into no packet of the tunnel helps nobody, however small its MTU is.
+    room = tun_mtu - _TCP_AND_IPV4
+    ipv6 = min(max(min(ipv4, room) - _IPV6_MORE, SMALLEST_MSS), max(room - _IPV6_MORE, 1))
+    return min(max(ipv4, SMALLEST_MSS), room), ipv6
 
 
 def fragment_limit(config: TunnelConfig, around: Encapsulation) -> int | None:

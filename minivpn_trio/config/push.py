@@ -36,6 +36,8 @@ _T = TypeVar("_T")
 #: A packet may be this many times the MTU once it is decompressed; more is a bomb. The server's MTU may be
 #: larger than ours.
 MAX_INFLATION = 10
+#: Smallest MTU of a link with IPv6 (RFC 8200, 5).
+MIN_MTU_IPV6 = 1280
 #: IP knows no longer ones.
 MAX_PACKET = 65_535
 
@@ -207,6 +209,14 @@ def negotiate(
     if merged.compresses and not config.receive_compressed:
         warnings.append("the server pushed a compression: packets that it really compresses will be dropped")
     mtu = merged.tun_mtu if merged.tun_mtu is not None else config.tun_mtu
+    if mtu < MIN_MTU_IPV6 and merged.ifconfig_ipv6 is not None:
+        if merged.ifconfig is not None:
+            # As a system does with an interface of such an MTU (RFC 8200, 5).
+            warnings.append(f"an MTU below {MIN_MTU_IPV6} is too small for IPv6: the tunnel has no IPv6 address")
+            merged = replace(merged, ifconfig_ipv6=None, ifconfig_ipv6_remote=None)
+        else:
+            warnings.append(f"an MTU below {MIN_MTU_IPV6} is too small for IPv6: {MIN_MTU_IPV6} is taken")
+            mtu = MIN_MTU_IPV6
     around = Encapsulation(
         cipher=cipher,
         auth=config.auth,
@@ -218,8 +228,9 @@ def negotiate(
         epoch=epoch,
     )
     counted = config
-    if merged.mssfix is not None:
-        counted = replace(config, mssfix=merged.mssfix, mssfix_mtu=False, mssfix_fixed=False)
+    form = merged.mssfix_form
+    if form is not None:
+        counted = replace(config, mssfix=merged.mssfix, mssfix_mtu=form == "mtu", mssfix_fixed=form == "fixed")
     mss_ipv4, mss_ipv6 = mss_limits(counted, around, tun_mtu=mtu)
     topology, ipv4, gateway = _ipv4_ends(merged, warnings)
     if ipv4 is None and merged.ifconfig_ipv6 is None:

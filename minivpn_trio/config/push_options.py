@@ -97,6 +97,14 @@ def _host_and_port(text: str) -> tuple[IPv4Address | IPv6Address, int | None]:
     return IPv4Address(host), _port(port) if colon else None
 
 
+def _fit_for_a_host(address: IPv4Address | IPv6Address) -> bool:
+    """Whether somebody in a network can have this address: not this machine, not many, not nobody."""
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    broadcast = address == IPv4Address("255.255.255.255")
+    return not (address.is_loopback or address.is_multicast or address.is_unspecified or broadcast)
+
+
 def _port(text: str) -> int:
     return _number(text, 1, 65535)
 
@@ -136,7 +144,7 @@ def _ifconfig(draft: PushDraft, values: list[str]) -> None:
     if len(values) != 2:
         raise Nonsense("two addresses are wanted")
     local = IPv4Address(values[0])
-    if local.is_multicast or local.is_unspecified or local == IPv4Address("255.255.255.255"):
+    if not _fit_for_a_host(local):
         raise Nonsense("no address for a host")
     draft.values["ifconfig"] = (local, IPv4Address(values[1]))
 
@@ -151,7 +159,7 @@ def _ifconfig_ipv6(draft: PushDraft, values: list[str]) -> None:
         raise Nonsense("not an address") from None
     if "%" in values[0]:
         raise Nonsense("a zone has no meaning in a tunnel")
-    if interface.ip.is_multicast or interface.ip.is_unspecified:
+    if not _fit_for_a_host(interface.ip):
         raise Nonsense("no address for a host")
     draft.values["ifconfig_ipv6"] = interface
     draft.values["ifconfig_ipv6_remote"] = remote
@@ -263,7 +271,7 @@ def _dhcp_option(draft: PushDraft, values: list[str]) -> None:
         if len(draft.dhcp_dns) >= MAX_NAMES:
             raise Nonsense("too many of them")
         address = _host(_only(rest))
-        if address.is_unspecified or address.is_multicast:
+        if not _fit_for_a_host(address):
             raise Nonsense("no address for a server")
         draft.dhcp_dns.append(address)
     elif kind in ("DOMAIN", "DOMAIN-SEARCH", "ADAPTER_DOMAIN_SUFFIX"):
@@ -295,6 +303,8 @@ def _dns_server(draft: PushDraft, text: str, kind: str, values: list[str]) -> No
     match kind:
         case "address":
             known = (*server.addresses, *map(_host_and_port, values))
+            if not all(_fit_for_a_host(address) for address, _ in known):
+                raise Nonsense("no address for a server")
             if len(known) > MAX_NAMES:
                 raise Nonsense("too many of them")
             server = replace(server, addresses=known)
@@ -328,11 +338,27 @@ def _tun_mtu(draft: PushDraft, values: list[str]) -> None:
 
 
 def _mssfix(draft: PushDraft, values: list[str]) -> None:
-    draft.values["mssfix"] = _number(values[0] if values else "", 0, 65535)
+    """``mssfix [SIZE [mtu|fixed]]``, as in a profile; by itself: as if nobody had said anything."""
+    if not values:
+        draft.values.update(mssfix=None, mssfix_form="default")
+        return
+    size = _number(values[0], 0, 65535)
+    draft.values.update(mssfix=size, mssfix_form=_one_of(values[1:], "mtu", "fixed") if values[1:] else "plain")
 
 
 def _explicit_exit_notify(draft: PushDraft, values: list[str]) -> None:
     draft.values["explicit_exit_notify"] = _number(values[0], 0, 10) if values else 1
+
+
+def _ping_restart(draft: PushDraft, values: list[str]) -> None:
+    # There is one timeout, and what it leads to: the last of the two counts (reference: options.c).
+    _seconds("ping_restart")(draft, values)
+    draft.values.pop("ping_exit", None)
+
+
+def _ping_exit(draft: PushDraft, values: list[str]) -> None:
+    _seconds("ping_exit")(draft, values)
+    draft.values.pop("ping_restart", None)
 
 
 def _keepalive(draft: PushDraft, values: list[str]) -> None:
@@ -340,6 +366,7 @@ def _keepalive(draft: PushDraft, values: list[str]) -> None:
         raise Nonsense("two numbers are wanted")
     draft.values["ping"] = float(_number(values[0], 1, MAX_TIMER))
     draft.values["ping_restart"] = float(_number(values[1], 1, MAX_TIMER))
+    draft.values.pop("ping_exit", None)
 
 
 def _inactive(draft: PushDraft, values: list[str]) -> None:
@@ -419,8 +446,8 @@ HANDLERS: dict[str, _Handler] = {
     "tun-mtu": _tun_mtu,
     "mssfix": _mssfix,
     "ping": _seconds("ping"),
-    "ping-restart": _seconds("ping_restart"),
-    "ping-exit": _seconds("ping_exit"),
+    "ping-restart": _ping_restart,
+    "ping-exit": _ping_exit,
     "keepalive": _keepalive,
     "inactive": _inactive,
     "session-timeout": _seconds("session_timeout"),

@@ -99,6 +99,9 @@ class PushedOptions:
 
     tun_mtu: int | None = None
     mssfix: int | None = None
+    #: What ``mssfix`` counts: ``mtu`` (outer headers too), ``fixed`` (the inner packet), ``plain``; ``default``: it was
+    #: pushed without a size; None: it was not pushed.
+    mssfix_form: str | None = None
     ping: float | None = None
     ping_restart: float | None = None
     ping_exit: float | None = None

@@ -273,3 +273,70 @@ def test_what_else_is_passed_on() -> None:
     assert (found.info.transport, found.info.remote_address, found.info.tls_version) == (
         "udp", "192.0.2.1:1194", "TLSv1.3",
     )  # fmt: skip
+
+
+# -- sizes and timeouts -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pushed", "same"),
+    [
+        ("mssfix 1400", {"mssfix": 1400}),
+        ("mssfix 1400 mtu", {"mssfix": 1400, "mssfix_mtu": True}),
+        ("mssfix 1300 fixed", {"mssfix": 1300, "mssfix_fixed": True}),
+        ("mssfix", {}),
+        ("mssfix 0", {"mssfix": 0}),
+    ],
+)
+def test_a_pushed_mssfix_means_what_it_means_in_a_profile(pushed: str, same: dict[str, int]) -> None:
+    own = replace(CONFIG, mssfix=700, mssfix_fixed=True)
+    got = tunnel(GCM, "ifconfig 10.8.0.2 255.255.255.0", pushed, config=own)
+    wanted = tunnel(GCM, "ifconfig 10.8.0.2 255.255.255.0", config=replace(CONFIG, **same))  # type: ignore[arg-type]
+    assert got.warnings == wanted.warnings
+    assert (got.info.mss_ipv4, got.info.mss_ipv6) == (wanted.info.mss_ipv4, wanted.info.mss_ipv6)
+    assert wanted.info.mss_ipv4 != 660
+
+
+@pytest.mark.parametrize("pushed", ["mssfix 1400 outer", "mssfix 1400 mtu fixed", "mssfix x", "mssfix 70000"])
+def test_another_mssfix_is_nonsense(pushed: str) -> None:
+    assert "mssfix" in tunnel(GCM, "ifconfig 10.8.0.2 255.255.255.0", pushed).info.ignored_options
+
+
+@pytest.mark.parametrize(
+    ("pushed", "restart", "leave"),
+    [
+        (["ping-restart 10", "ping-exit 5"], 0, 5),
+        (["ping-exit 5", "ping-restart 10"], 10, 0),
+        (["ping-exit 5", "keepalive 2 10"], 10, 0),
+        (["keepalive 2 10", "ping-exit 5"], 0, 5),
+        (["ping-exit 5"], 0, 5),
+        (["ping-restart 0"], 0, 0),
+        ([], 120, 0),
+    ],
+)
+def test_the_last_of_ping_exit_and_ping_restart_counts(pushed: list[str], restart: float, leave: float) -> None:
+    got = tunnel(GCM, *pushed)
+    assert (got.ping_restart, got.ping_exit) == (restart, leave)
+
+
+@pytest.mark.parametrize("mtu", [68, 100, 148, 1280, 1500])
+def test_no_segment_is_larger_than_the_mtu(mtu: int) -> None:
+    info = tunnel(GCM, "ifconfig 10.8.0.2 255.255.255.0", f"tun-mtu {mtu}").info
+    assert info.mtu == mtu
+    assert info.mss_ipv4 is not None
+    assert 1 <= info.mss_ipv4 <= mtu - 40
+    assert info.mss_ipv6 is not None
+    assert 1 <= info.mss_ipv6 <= max(mtu - 60, 1)
+
+
+def test_ipv6_wants_1280_bytes() -> None:
+    ipv6 = "ifconfig-ipv6 fd00::2/64 fd00::1"
+    both = tunnel(GCM, "ifconfig 10.8.0.2 255.255.255.0", ipv6, "tun-mtu 1279")
+    assert (both.info.mtu, both.info.ipv6, both.info.gateway_ipv6) == (1279, None, None)
+    assert both.info.ipv4 is not None
+    assert any("1280" in warning for warning in both.warnings)
+    alone = tunnel(GCM, ipv6, "tun-mtu 576")
+    assert (alone.info.mtu, alone.info.ipv6) == (1280, IPv6Interface("fd00::2/64"))
+    assert any("1280" in warning for warning in alone.warnings)
+    enough = tunnel(GCM, ipv6, "tun-mtu 1280")
+    assert (enough.info.mtu, enough.warnings) == (1280, ())

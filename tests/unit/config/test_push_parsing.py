@@ -232,3 +232,15 @@ def test_nonsense_about_routes_and_servers(option: str) -> None:
 def test_redirect_private() -> None:
     pushed = parse_push(["redirect-private bypass-dns"])
     assert (pushed.redirect_private, pushed.redirect_gateway) == (("bypass-dns",), ())
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "127.8.0.2", "224.0.0.1", "0.0.0.0", "255.255.255.255", "::1", "::", "ff02::1",
+                "::ffff:127.0.0.1"],
+)  # fmt: skip
+def test_an_address_that_nobody_in_a_network_has(address: str) -> None:
+    ours = f"ifconfig-ipv6 {address}/64 fd00::1" if ":" in address else f"ifconfig {address} 255.255.255.0"
+    pushed = parse_push([ours, f"dhcp-option DNS {address}", f"dns server 1 address {address}"])
+    assert (pushed.ifconfig, pushed.ifconfig_ipv6, pushed.dns, pushed.dns_servers) == (None, None, (), ())
+    assert len(pushed.warnings) == 3
+    assert pushed.unusable
