@@ -18,6 +18,7 @@ what the peer must still be told (a TLS alert) has been put there.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -54,9 +55,13 @@ from .keys import DYNAMIC_TLS_CRYPT_LABEL, KEY2_SIZE, KeySource
 from .keystate import DataSettings, KeyState
 from .messages import encode_message
 
-__all__ = ["Outgoing", "SessionMachine"]
+__all__ = ["MAX_RENEWALS", "RENEWAL_INTERVAL", "Outgoing", "SessionMachine"]
 
 Outgoing = TLSBytes | OpenKey | ExpectKey | RetireKey
+
+#: Each renewal costs a TLS handshake: so many may the peer begin at once, and one more after each interval of seconds.
+MAX_RENEWALS = 16
+RENEWAL_INTERVAL = 1.0
 
 _NO_SOURCE = KeySource(b"", b"", b"")
 
@@ -118,6 +123,9 @@ class SessionMachine(ABC):
         self._pending: KeyState | None = None
         self._current: KeyState | None = None
         self._lame: KeyState | None = None
+        #: From when on the peer's wish for a new key is followed at once, and one that waits for that.
+        self._peer_may_renew = -math.inf
+        self._held_reset: KeyID | None = None
         self._settings: DataSettings | None = None
         #: Seconds after which this end renews a key; 0: never.
         self._reneg_sec = config.reneg_sec
@@ -195,7 +203,10 @@ class SessionMachine(ABC):
             self._key_failed(key, key.failure, now)
 
     def handle_soft_reset(self, key_id: KeyID, now: float) -> None:
-        """The peer's soft reset for ``key_id`` was accepted: a wish of its own, or the answer to ours."""
+        """The peer's soft reset for ``key_id`` was accepted: a wish of its own, or the answer to ours.
+
+        A wish that comes too soon after many others waits (``MAX_RENEWALS``).
+        """
         pending = self._pending
         if pending is not None and pending.key_id == key_id and self._current is not None:
             if pending.engine is None:
@@ -208,6 +219,13 @@ class SessionMachine(ABC):
         if pending is not None or current is None or key_id != next_key_id(current.key_id):
             self.drops[DropReason.UNEXPECTED_OPCODE] += 1
             return
+        if now < self._peer_may_renew:
+            # It is answered all the same, only later: reliable has acknowledged it, and it does not come again.
+            self._held_reset = key_id
+            return
+        # Each takes an interval, of which not many may be saved up.
+        earliest = now - (MAX_RENEWALS - 1) * RENEWAL_INTERVAL
+        self._peer_may_renew = max(self._peer_may_renew, earliest) + RENEWAL_INTERVAL
         peer = Role.SERVER if self.role is Role.CLIENT else Role.CLIENT
         key = self._open_next(current, by=peer.value, now=now)
         self._start_tls(key, now)
@@ -262,6 +280,8 @@ class SessionMachine(ABC):
             times += [when for when in (renewal, self._current.expires) if when is not None]
         if self._lame is not None and self._lame.expires is not None:
             times.append(self._lame.expires)
+        if self._held_reset is not None:
+            times.append(self._peer_may_renew)
         return min(times, default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -278,6 +298,9 @@ class SessionMachine(ABC):
                 renewal = self._renewal()
                 if renewal is not None and now >= renewal:
                     self._open_next(current, by=self.role.value, now=now)
+            if self._held_reset is not None and now >= self._peer_may_renew:
+                held, self._held_reset = self._held_reset, None
+                self.handle_soft_reset(held, now)
             self._on_timeout(now)
 
     def goodbye(self, now: float) -> None:

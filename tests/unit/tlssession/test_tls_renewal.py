@@ -12,6 +12,7 @@ from minivpn_trio.events import Rekeyed, SessionState, Warned
 from minivpn_trio.items import ExpectKey, OpenKey, RetireKey
 from minivpn_trio.packet.ids import KeyID
 from minivpn_trio.packet.opcodes import Opcode
+from minivpn_trio.tlssession.machine import MAX_RENEWALS, RENEWAL_INTERVAL
 from minivpn_trio.tlssession.server import ServerPolicy
 
 SOFT = Opcode.CONTROL_SOFT_RESET_V1
@@ -100,6 +101,34 @@ def test_ids_go_round_without_zero(asking: list[str]) -> None:
     assert all(mirrored(*both) for both in zip(pair.client.keys, pair.server.keys, strict=True))
     # Never more than the current key, its successor and its predecessor.
     assert pair.client.retired == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_peer_that_never_stops_renewing() -> None:
+    """So many at once, then one at a time, and none is forgotten: it is not sent again."""
+    pair = Pair().start()
+    start = pair.now
+    for _ in range(MAX_RENEWALS):
+        renewed(pair, by="server")
+    assert pair.tls_client.rekeys == MAX_RENEWALS
+    for number in range(1, 4):
+        pair.tls_server.handle_rekey_wanted("test", pair.now)
+        pair.pump()
+        assert pair.tls_client.rekeys == MAX_RENEWALS + number - 1
+        pair.advance(RENEWAL_INTERVAL)
+        assert pair.tls_client.rekeys == pair.tls_server.rekeys == MAX_RENEWALS + number
+    assert pair.now == start + 3 * RENEWAL_INTERVAL
+    pair.advance(30.0)
+    assert pair.client.error is pair.server.error is None
+    # Our own wishes are not limited, and answer one of the peer's that waits.
+    for _ in range(MAX_RENEWALS):
+        renewed(pair, by="server")
+    pair.tls_server.handle_rekey_wanted("test", pair.now)
+    pair.pump()
+    assert pair.tls_client.rekeys == 2 * MAX_RENEWALS + 3
+    renewed(pair, by="client")
+    pair.advance(RENEWAL_INTERVAL)
+    assert pair.tls_client.rekeys == pair.tls_server.rekeys == 2 * MAX_RENEWALS + 4
+    assert mirrored(pair.client.keys[-1], pair.server.keys[-1])
 
 
 def test_by_time() -> None:
