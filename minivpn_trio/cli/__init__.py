@@ -79,10 +79,12 @@ def first_expected(exc: Exception) -> Exception | None:
 
 def describe(exc: Exception) -> str:
     """An exception as one line."""
+    from .printable import printable  # not before there is something to say
+
     text = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
     if isinstance(exc, OSError) and exc.filename:
         text = f"{exc.filename}: {text}"
-    return " ".join(text.split()) or type(exc).__name__
+    return printable(" ".join(text.split())) or type(exc).__name__
 
 
 @click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,6 +13,7 @@ from rich.text import Text
 from ..config.profile import Diagnostic, Profile
 from ..config.report import describe
 from ..profiles import read_profile
+from .printable import printable
 
 __all__ = ["check"]
 
@@ -74,12 +75,12 @@ def _show(console: Console, profile: Profile) -> None:
     if not profile.ok:
         verdict = Text("cannot be used", style="bold red")
     elif profile.absent:
-        names = dict.fromkeys(_printable(each.name) for each in profile.absent)
+        names = dict.fromkeys(printable(each.name) for each in profile.absent)
         verb = "is" if len(names) == 1 else "are"
         verdict = Text(f"not complete: {', '.join(names)} {verb} missing", style="bold yellow")
     else:
         verdict = Text("can be used", style="green")
-    console.print(Text.assemble((_printable(profile.file), "bold"), ": ", verdict))
+    console.print(Text.assemble((printable(profile.file), "bold"), ": ", verdict))
     config = profile.partial
     if config.remotes:
         rows = list(_rows(profile))
@@ -87,11 +88,11 @@ def _show(console: Console, profile: Profile) -> None:
         if console.is_terminal:
             table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2))
             for name, text in rows:
-                table.add_row(Text(f"  {name}", style="dim"), Text(_printable(text), overflow="fold"))
+                table.add_row(Text(f"  {name}", style="dim"), Text(printable(text), overflow="fold"))
             console.print(table)
         else:  # for a program that looks for something, a row is a line
             for name, text in rows:
-                console.print(Text(f"  {name:{width}}{_printable(text)}"))
+                console.print(Text(f"  {name:{width}}{printable(text)}"))
     _complain(console, "error", "red", profile.errors)
     _complain(console, "warning", "yellow", profile.warnings)
 
@@ -141,8 +142,3 @@ def _complain(console: Console, kind: str, style: str, diagnostics: Iterable[Dia
         where = f" line {each.line}" if each.line is not None else ""
         what = f" {each.directive}" if each.directive else ""
         console.print(Text.assemble("  ", (kind, style), where, (what, "bold"), f": {each.message}"))
-
-
-def _printable(text: str) -> str:
-    """``text`` without what would move a terminal's cursor."""
-    return "".join(char if char.isprintable() else "?" for char in text)

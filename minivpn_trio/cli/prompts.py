@@ -13,6 +13,7 @@ import trio
 from ..challenge import Challenge, ChallengeKind
 from ..config.model import Credentials
 from ..tlssession.login import Answer, OnChallenge
+from .printable import printable
 
 __all__ = ["terminal_challenges"]
 
@@ -60,15 +61,15 @@ def _terminal_restored() -> Iterator[None]:
 
 def _prompt(challenge: Challenge) -> Answer:
     if challenge.reason:
-        click.echo(f"Refused: {challenge.reason}", err=True)
+        click.echo(f"Refused: {printable(challenge.reason)}", err=True)
     match challenge.kind:
         case ChallengeKind.CREDENTIALS:
             username = challenge.username or click.prompt("User name", err=True)
-            return Credentials(username, click.prompt(f"Password of {username}", hide_input=True, err=True))
+            return Credentials(username, click.prompt(f"Password of {printable(username)}", hide_input=True, err=True))
         case ChallengeKind.KEY_PASSWORD | ChallengeKind.STATIC:
-            text = challenge.text
+            text = printable(challenge.text)
         case _:
-            text = f"The server asks: {challenge.text}"
+            text = f"The server asks: {printable(challenge.text)}"
     if not challenge.needs_answer:
         click.echo(text, err=True)
         return "" if challenge.kind is ChallengeKind.DYNAMIC else None

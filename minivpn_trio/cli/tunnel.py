@@ -29,6 +29,7 @@ from ..events import (
 )
 from ..profiles import load_config
 from ..trace_sinks import LoggingTracer
+from .printable import printable
 
 __all__ = ["ConnectingStatus", "debug_tracer", "load_settings", "run", "tunnel_options", "writable_path"]
 
@@ -143,10 +144,11 @@ class ConnectingStatus:
         """Show one event; stop at Ready. Later only a loss is worth a line, and the end of it."""
         self.stage = STAGES.get(type(event), self.stage)
         if isinstance(event, Warned):
-            self.console.print(f"warning: {event.text}", style="yellow", markup=False)
+            self.console.print(f"warning: {printable(event.text)}", style="yellow", markup=False)
         if isinstance(event, Reconnecting) and self._ready and not self._lost and not self._quiet:
             self._lost = True
-            self.console.print(f"minivpn-trio: the tunnel was lost: {event.reason}; connecting again", markup=False)
+            reason = printable(event.reason)
+            self.console.print(f"minivpn-trio: the tunnel was lost: {reason}; connecting again", markup=False)
         elif isinstance(event, Ready):
             if self._lost:
                 self.console.print("minivpn-trio: the tunnel is back", markup=False)
@@ -196,7 +198,7 @@ def stage_text(event: Event) -> str | None:
         case KeysGenerated():
             return f"Keys for {event.cipher}"
         case Reconnecting():
-            return f"Reconnecting: {event.reason}"
+            return f"Reconnecting: {printable(event.reason)}"
         case _:
             return None
 

@@ -47,6 +47,7 @@ from .verify import (
     Rejected,
     check_hash,
     describe_verify_error,
+    displayed,
     subject_text,
 )
 
@@ -547,4 +548,5 @@ def _subject_of(certificate: crypto.X509) -> str:
         text = subject_text(certificate.to_cryptography().subject)
     except UNREADABLE:
         text = "no readable subject"
+    text = displayed(text)
     return text if len(text) <= MAX_SUBJECT else text[:MAX_SUBJECT] + "..."

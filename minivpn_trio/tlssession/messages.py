@@ -271,8 +271,8 @@ def _dynamic_challenge(text: str) -> DynamicChallenge | None:
         username = binascii.a2b_base64(encoded, strict_mode=True).decode() if encoded else ""
     except (binascii.Error, UnicodeDecodeError):
         return None
-    if "\0" in username:
-        return None
+    if not username.isprintable():
+        return None  # somebody may be shown it
     echo, needs_answer = _challenge_flags(flags)
     return DynamicChallenge(question[:MAX_TEXT], state, username, echo, needs_answer)
 

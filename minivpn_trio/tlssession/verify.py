@@ -23,6 +23,7 @@ __all__ = [
     "Rejected",
     "check_hash",
     "describe_verify_error",
+    "displayed",
     "key_usage_bits",
     "subject_text",
 ]
@@ -130,6 +131,12 @@ class Rejected:
 def _escaped(value: str) -> str:
     """Control characters as OpenSSL's ASN1_STRFLGS_ESC_CTRL writes them."""
     return "".join(f"\\{ord(c):02X}" if ord(c) < 0x20 or ord(c) == 0x7F else c for c in value)
+
+
+def displayed(text: str) -> str:
+    """``text`` for a terminal: C1 controls, marks that turn the direction of writing and the like are escaped, which
+    a comparison must not do."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04X}" for c in text)
 
 
 def subject_text(name: x509.Name) -> str:

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from minivpn_trio.cli import first_expected
+from minivpn_trio.cli import describe, first_expected
 from minivpn_trio.cli.tunnel import ConnectingStatus
 from minivpn_trio.errors import Stage, TunnelClosed
-from minivpn_trio.events import DialStarted, Ready, Reconnecting, ResetDone, ResetSent
+from minivpn_trio.events import DialStarted, Ready, Reconnecting, ResetDone, ResetSent, Warned
 
 
 def command(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -97,3 +97,16 @@ def test_a_lost_tunnel_is_told_once_and_so_is_its_return(capsys) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "nothing heard" in lines[0]
+
+
+def test_what_the_network_said_cannot_steer_the_terminal(capsys) -> None:
+    steering = "a\x1b[2J\x9b1m\u202eb"
+    assert describe(TunnelClosed(steering)) == "the tunnel is closed: a?[2J?1m?b"
+    assert describe(OSError(2, steering, steering)).isprintable()
+    status = ConnectingStatus()
+    status.on_event(Warned(time=0, stage=Stage.PUSH, text=steering))
+    status.on_event(Ready(time=0, ipv4=None, ipv6=None))
+    status.on_event(Reconnecting(time=1, reason=steering, delay=1, attempt=1))
+    shown = capsys.readouterr().err
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert len(shown.splitlines()) == 2

@@ -107,6 +107,9 @@ def test_what_is_not_sent(text: str) -> None:
         ),
         ("AUTH_FAILED,CRV1:R", AuthFailedMessage("a challenge that cannot be read")),
         ("AUTH_FAILED,CRV1:R:s:%%%:PIN", AuthFailedMessage("a challenge that cannot be read")),
+        # User names with ESC [ 2 J in them, and with U+202E, which turns the direction of writing.
+        ("AUTH_FAILED,CRV1:R:s:eBtbMko=:PIN", AuthFailedMessage("a challenge that cannot be read")),
+        ("AUTH_FAILED,CRV1:R:s:eOKArg==:PIN", AuthFailedMessage("a challenge that cannot be read")),
         ("INFO_PRE,CR_TEXT:R,E:Your code: ", TextChallengeMessage("Your code: ", echo=True, needs_answer=True)),
         ("INFO,CR_TEXT::Welcome", TextChallengeMessage("Welcome")),
         ("INFO_PRE,CR_TEXT", InfoMessage("CR_TEXT")),

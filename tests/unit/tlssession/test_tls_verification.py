@@ -170,6 +170,12 @@ def test_subject_cannot_write_lines() -> None:
     assert subject_text(subject) == "CN=a\\0AERROR: b\\7F"
     text = refused_by_client(presenting(CA.issue(subject)), ca=OTHER_CA.cert)
     assert "\n" not in text
+    # What a terminal obeys beyond ASCII is shown as what it is, and compared as it is.
+    steering = "a\x9b2J\u202egro.elpmaxe"
+    shown = refused_by_client(presenting(CA.issue(steering)), verify_x509_name=("another", "name"))
+    assert shown.isprintable()
+    assert "a\\u009B2J\\u202Egro" in shown
+    accepted(presenting(CA.issue(steering)), verify_x509_name=(steering, "name"))
     long = name(*[(NameOID.ORGANIZATIONAL_UNIT_NAME, "x" * 60)] * 10)
     assert len(refused_by_client(presenting(CA.issue(long)), ca=OTHER_CA.cert)) < 500
 
