@@ -371,9 +371,9 @@ def _verify_hash(draft: Draft, statement: Statement) -> None:
     if algorithm not in ("SHA1", "SHA256"):
         raise BadValue("SHA1 or SHA256 is wanted after the hash")
     hashes = _fingerprints(statement, 20 if algorithm == "SHA1" else 32)
-    if len(hashes) != 1:
-        raise BadValue("one hash is wanted")
-    draft.values["verify_hash"] = hashes[0]
+    if not hashes:
+        raise BadValue("a hash is wanted")
+    draft.values["verify_hash"] = (*draft.values.get("verify_hash", ()), *hashes)
 
 
 HANDLERS: dict[str, Handler] = {

@@ -124,7 +124,8 @@ class TunnelConfig:
     remote_cert_eku: str | None = None
     verify_x509_name: tuple[str, X509NameType] | None = None
     peer_fingerprints: tuple[bytes, ...] = ()
-    verify_hash: bytes | None = None
+    #: SHA-1 or SHA-256 hashes, of which that of the CA certificate right above the peer's must be one.
+    verify_hash: tuple[bytes, ...] = ()
     crl: bytes | None = field(default=None, repr=False)
     #: The file that ``crl`` came from, absolute: read again when it changed, since lists expire.
     crl_file: str | None = None

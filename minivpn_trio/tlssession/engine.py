@@ -129,7 +129,7 @@ class TLSContext:
         #: What the user should hear of.
         self.warnings: list[str] = []
         self.checks: CertificateChecks = _checks(config, role)
-        self.verify_hash: bytes | None = config.verify_hash
+        self.verify_hash: tuple[bytes, ...] = config.verify_hash
         bundle = load_pkcs12(config)
         self._identity = load_identity(config, bundle)
         self._authorities = _load_authorities(config, bundle)
@@ -370,7 +370,7 @@ class TLSEngine:
         self._connection = connection
         self._handshake_bytes = 0
         self._leaf_passed = False
-        self._hash_passed = context.verify_hash is None
+        self._hash_passed = not context.verify_hash
         self._rejected: TLSVerificationError | None = None
         #: The handshake is over.
         self.established: bool = False
@@ -487,13 +487,13 @@ class TLSEngine:
                 self._reject(certificate, depth, rejected)
                 return False
             self._leaf_passed = True
-        elif depth == 1 and context.verify_hash is not None:
+        elif depth == 1 and context.verify_hash:
             try:
                 matches = check_hash(certificate.to_cryptography(), context.verify_hash)
             except UNREADABLE:
                 matches = False
             if not matches:
-                self._reject(certificate, depth, Rejected("its hash is not that of verify-hash", "check verify-hash"))
+                self._reject(certificate, depth, Rejected("its hash is not one of verify-hash", "check verify-hash"))
                 return False
             self._hash_passed = True
         return True

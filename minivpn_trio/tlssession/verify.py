@@ -8,6 +8,7 @@ is ever compared with the certificate: VPN certificates do not carry one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -177,10 +178,9 @@ def key_usage_bits(usage: x509.KeyUsage) -> int:
     return sum(0x80 >> place for place, used in enumerate(bits) if used)
 
 
-def check_hash(certificate: x509.Certificate, expected: bytes) -> bool:
-    """Whether the certificate's hash is ``expected``: SHA-1 (20 bytes) or SHA-256 (32 bytes)."""
-    algorithm: hashes.HashAlgorithm = hashes.SHA1() if len(expected) == 20 else hashes.SHA256()
-    return certificate.fingerprint(algorithm) == expected
+def check_hash(certificate: x509.Certificate, expected: Iterable[bytes]) -> bool:
+    """Whether the certificate's hash is among ``expected``: SHA-1 (20 bytes) or SHA-256 (32 bytes)."""
+    return bool({certificate.fingerprint(hashes.SHA1()), certificate.fingerprint(hashes.SHA256())} & set(expected))
 
 
 @dataclass(frozen=True, slots=True)

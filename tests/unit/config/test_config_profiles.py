@@ -468,8 +468,13 @@ def test_fingerprints_alone_are_enough() -> None:
 
 
 def test_verify_hash() -> None:
-    assert config_of(f"verify-hash {':'.join(['01'] * 20)}\n").verify_hash == b"\x01" * 20
-    assert config_of(f"verify-hash {':'.join(['01'] * 32)} SHA256\n").verify_hash == b"\x01" * 32
+    one, two = ":".join(["01"] * 32), ":".join(["02"] * 32)
+    assert config_of(f"verify-hash {':'.join(['01'] * 20)}\n").verify_hash == (b"\x01" * 20,)
+    assert config_of(f"verify-hash {one} SHA256\n").verify_hash == (b"\x01" * 32,)
+    both = (b"\x01" * 32, b"\x02" * 32)
+    assert config_of(f"<verify-hash>\n{one}\n# and\n{two}\n</verify-hash>\n").verify_hash == both
+    assert config_of(f"verify-hash {one} SHA256\nverify-hash {two} SHA256\n").verify_hash == both
+    assert complaints("<verify-hash>\n# none\n</verify-hash>\n")
     assert complaints(f"verify-hash {':'.join(['01'] * 32)}\n")
 
 

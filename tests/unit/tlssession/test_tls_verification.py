@@ -198,13 +198,16 @@ def test_fingerprint_beside_ca() -> None:
 
 @pytest.mark.parametrize("algorithm", [hashes.SHA1(), hashes.SHA256()], ids=["sha1", "sha256"])
 def test_verify_hash_is_about_the_issuer(algorithm: hashes.HashAlgorithm) -> None:
-    accepted(verify_hash=CA.issued.certificate.fingerprint(algorithm))
-    assert "verify-hash" in refused_by_client(verify_hash=OTHER_CA.issued.certificate.fingerprint(algorithm))
+    good, bad = (each.issued.certificate.fingerprint(algorithm) for each in (CA, OTHER_CA))
+    accepted(verify_hash=(good,))
+    accepted(verify_hash=(bad, good))
+    assert "verify-hash" in refused_by_client(verify_hash=(bad,))
+    assert "verify-hash" in refused_by_client(verify_hash=(bad, SERVER_CERT.fingerprint))
 
 
 def test_verify_hash_without_an_issuer() -> None:
     # A server's own certificate as the CA: there is nothing above it that the hash could be about.
-    own = client_config(ca=SERVER_CERT.cert, verify_hash=SERVER_CERT.fingerprint)
+    own = client_config(ca=SERVER_CERT.cert, verify_hash=(SERVER_CERT.fingerprint,))
     client, _, errors = shake(own, server_config())
     assert not client.established
     assert isinstance(errors["client"], TLSVerificationError)
