@@ -7,7 +7,7 @@ here holds a secret; what a server wrote is untrusted text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 __all__ = ["Challenge", "ChallengeKind"]
@@ -46,8 +46,9 @@ class Challenge:
     text: str
     echo: bool = False
     needs_answer: bool = True
-    username: str | None = None
-    url: str | None = None
+    username: str | None = field(default=None, repr=False)
+    #: It may hold what is as good as a password for a while.
+    url: str | None = field(default=None, repr=False)
     flags: tuple[str, ...] = ()
     timeout: float | None = None
     reason: str = ""

@@ -99,7 +99,7 @@ class TunnelConfig:
     #: The profile says auth-user-pass: without ``credentials`` somebody must be asked for them.
     needs_credentials: bool = False
     #: The user name, where the profile has it without the password.
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)
     static_challenge: StaticChallenge | None = None
     #: After AUTH_FAILED: ``none`` gives up, ``interact`` asks again, ``nointeract`` tries again
     #: unless it was a password that was refused.
@@ -213,7 +213,7 @@ class TunnelConfig:
     #: Options given locally in the push grammar, such as ``("dhcp-option", "DNS", "10.0.0.1")``.
     local_options: tuple[tuple[str, ...], ...] = ()
     #: Additional peer-info lines (UV_*, IV_GUI_VER), sent as they are.
-    peer_info: tuple[tuple[str, str], ...] = ()
+    peer_info: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     push_peer_info: bool = False
 
     def with_credentials(self, username: str, password: str) -> TunnelConfig:

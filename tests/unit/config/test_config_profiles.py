@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from minivpn_trio.challenge import Challenge, ChallengeKind
 from minivpn_trio.config import honour_data
 from minivpn_trio.config.model import Credentials, Remote, StaticChallenge, TunnelConfig
 from minivpn_trio.config.ovpn import Profile, load_config, parse_profile, read_profile
 from minivpn_trio.config.proxy import Obfs4Bridge
 from minivpn_trio.errors import ConfigError
+from minivpn_trio.events import Challenged
 
 PROFILES = Path(__file__).parent / "profiles"
 DEFAULTS = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")
@@ -802,3 +804,10 @@ def test_nothing_that_is_read_shows_in_repr() -> None:
     text = repr(profile)
     assert "secret-of-somebody" not in text
     assert (PROFILES / "ta.key").read_text().split("\n")[5] not in text
+
+
+def test_who_somebody_is_stays_out_of_repr() -> None:
+    shown = repr(config_of("push-peer-info\nsetenv UV_TOKEN SECRET\n<auth-user-pass>\nSECRET\n</auth-user-pass>\n"))
+    assert "SECRET" not in shown
+    challenge = Challenge(kind=ChallengeKind.WEB, text="", username="SECRET", url="https://SECRET/")
+    assert "SECRET" not in repr(Challenged(time=0, challenge=challenge))
