@@ -86,7 +86,7 @@ _IGNORED = {
     """,
     "a connection is always built anew, with everything kept in memory": """
         persist-key persist-tun persist-local-ip persist-remote-ip up-delay up-restart ping-timer-rem
-        tls-exit auth-token auth-token-user
+        tls-exit
     """,
     "names are asked for in each round anew": "preresolve ip-remote-hint",
     "there is no device of the operating system to set up": """
@@ -106,9 +106,11 @@ _IGNORED = {
 
 _WARNED = {
     "programs named in a profile are never run": """
-        up down down-pre route-up route-pre-down ipchange tls-verify script-security
+        up down down-pre route-up route-pre-down ipchange script-security
         tls-export-cert x509-track
     """,
+    "the program is never run: what it would check of the server's certificate is not checked; an error where no "
+    "other directive checks it (remote-cert-tls, verify-x509-name ...)": "tls-verify",
     "plugins are never loaded": "plugin",
     "there is no management interface": """
         management management-client management-client-auth management-client-group management-client-user
@@ -129,7 +131,7 @@ _WARNED = {
     "the crypto library is not configured by a profile": "engine providers",
     "certificates are taken from 'ca' only": "capath",
     "it is pushed by a server and has no meaning in a profile": """
-        peer-id key-derivation protocol-flags push-continuation
+        peer-id key-derivation protocol-flags push-continuation auth-token auth-token-user
     """,
 }
 

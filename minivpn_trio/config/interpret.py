@@ -284,7 +284,14 @@ def _check_identity(draft: Draft) -> None:
         or draft.fingerprints
     )
     named = {"remote-cert-tls", "remote-cert-eku", "verify-x509-name", "peer-fingerprint"} & failed
-    if not verified and not named:
+    if not verified and "tls-verify" in lines:
+        draft.overall(
+            "error",
+            "tls-verify",
+            "the program is never run, and nothing else tells the server from others that have a certificate of the "
+            "same CA: write remote-cert-tls server or verify-x509-name instead",
+        )
+    elif not verified and not named:
         draft.overall(
             "warning",
             None,

@@ -806,6 +806,25 @@ def test_nothing_that_is_read_shows_in_repr() -> None:
     assert (PROFILES / "ta.key").read_text().split("\n")[5] not in text
 
 
+def test_a_check_by_a_program_that_is_not_run() -> None:
+    """Without another check, leaving it out would trust whoever has a certificate of the CA."""
+    text = BASE.replace("remote-cert-tls server\n", "")
+    line = text.count("\n") + 1
+    profile = read(text + "tls-verify /etc/openvpn/check.sh\n")
+    assert [(each.line, each.directive) for each in profile.errors] == [(line, "tls-verify")]
+    for check in ("remote-cert-tls server", "verify-x509-name a name", f"verify-hash {':'.join(['00'] * 20)}"):
+        profile = read(f"{text}tls-verify /etc/openvpn/check.sh\n{check}\n")
+        assert profile.ok
+        (warning,) = [each for each in profile.warnings if each.directive == "tls-verify"]
+        assert "not checked" in warning.message
+
+
+def test_a_token_in_a_profile_is_not_used_and_that_is_said() -> None:
+    (warning,) = read(BASE + "auth-token SECRET\n").warnings
+    assert (warning.line, warning.directive) == (LINE, "auth-token")
+    assert "SECRET" not in str(read(BASE + "auth-token SECRET\n"))
+
+
 def test_who_somebody_is_stays_out_of_repr() -> None:
     shown = repr(config_of("push-peer-info\nsetenv UV_TOKEN SECRET\n<auth-user-pass>\nSECRET\n</auth-user-pass>\n"))
     assert "SECRET" not in shown
