@@ -37,6 +37,8 @@ _PEER_INFO = """\
 
 With key method 2 go `IV_VER`, `IV_PLAT`, `IV_TCPNL`, `IV_MTU`, `IV_NCP`, `IV_CIPHERS`, `IV_PROTO`, the compression
 framings, `IV_SSO` if there is somebody to answer, and `IV_GUI_VER` and `IV_SSO` if the profile sets them with `setenv`.
+Version and `IV_PROTO` (8094) are those of openvpn 2.7 on Linux, whose abilities this client has: servers decide by
+them what they may push, and a combination that no other client sends would single this one out.
 
 `push-peer-info` adds what `setenv` says of `UV_*`, `IV_PLAT_VER`, `IV_HWADDR` and `IV_SSL`, and nothing by itself:
 openvpn would look up the hardware address of the network card, the version of the system and that of its TLS library,

@@ -3,7 +3,8 @@
 Only what a server needs to talk to us is sent; whatever identifies the host
 (hardware address, platform version, TLS library) is not. A list that differs
 from every other client's would single this one out as much as those would,
-so the lines and their order are those of openvpn 2.6 on Linux.
+so the lines, their order, the version and the bits of IV_PROTO are together
+those of one real client: openvpn 2.7 on Linux, which can do what this one can.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from .keymethod2 import MAX_STRING
 __all__ = ["CLIENT_FEATURES", "SSO_METHODS", "ProtoFlag", "check_peer_info", "parse_peer_info", "peer_info"]
 
 #: Servers parse this version to decide what they may push, and answer a name that they do not
-#: know as if it were ancient. 2.6 is what we speak; a name of our own would also tell
-#: everybody on the server's side which program is used, which is nobody's business.
-VERSION = "2.6.14"
+#: know as if it were ancient. 2.7 is what we speak (epochs, PUSH_UPDATE, the second form of dns); a name of our
+#: own would also tell everybody on the server's side which program is used, which is nobody's business.
+VERSION = "2.7.0"
 #: What IV_SSO says when somebody answers.
 SSO_METHODS = ("webauth", "openurl", "crtext")
 #: Largest tun-mtu that a server may push.
@@ -46,7 +47,8 @@ class ProtoFlag(IntFlag):
     PUSH_UPDATE = 1 << 12
 
 
-#: What this client really does; 8158. A bit is added here when its feature exists.
+#: What this client really does, and 2.7 announces: 8094. The first form of dns is understood too, but no client
+#: announces both, and no server asks for the bit.
 CLIENT_FEATURES = (
     ProtoFlag.DATA_V2
     | ProtoFlag.REQUEST_PUSH
@@ -56,7 +58,6 @@ CLIENT_FEATURES = (
     | ProtoFlag.AUTH_FAIL_TEMP
     | ProtoFlag.DYN_TLS_CRYPT
     | ProtoFlag.DATA_EPOCH
-    | ProtoFlag.DNS_OPTION
     | ProtoFlag.DNS_OPTION_V2
     | ProtoFlag.PUSH_UPDATE
 )
@@ -96,7 +97,7 @@ def check_peer_info(config: TunnelConfig) -> None:
 def _framings(config: TunnelConfig) -> list[str]:
     """The framings of compression that we can be switched to; we never compress in them.
 
-    2.6 sends these whatever is configured, and a server that migrates away from compression
+    openvpn sends these whatever is configured, and a server that migrates away from compression
     pushes a framing only to clients that do.
     """
     can = decompressors() if config.receive_compressed else {"lzo": False, "lz4": False}

@@ -114,7 +114,7 @@ async def test_what_the_server_hears_of_us(start_server) -> None:
     async with open_tunnel(server.profile_file(extra=lines)):
         pass
     said = facts(server)
-    assert {"IV_GUI_VER=x", "IV_PROTO=8158"} < set(said)
+    assert {"IV_GUI_VER=x", "IV_VER=2.7.0", "IV_PROTO=8094"} < set(said)
     assert not any(line.startswith(("UV_", "IV_HWADDR", "IV_SSL", "IV_PLAT_VER")) for line in said)
     async with open_tunnel(server.profile_file(extra=(*lines, "push-peer-info"))):
         pass

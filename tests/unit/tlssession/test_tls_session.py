@@ -241,7 +241,7 @@ def test_server_sees_what_the_client_says() -> None:
     client = pair.tls_server.client
     assert client is not None
     assert (client.username, client.password) == ("alice", "secret")
-    assert pair.tls_server.client_info["IV_PROTO"] == "8158"
+    assert pair.tls_server.client_info["IV_PROTO"] == "8094"
     assert pair.tls_server.client_info["UV_X"] == "1"
     assert client.options.endswith("tls-client")
 
