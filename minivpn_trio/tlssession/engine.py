@@ -14,7 +14,6 @@ certificate that fails them gets an alert and never sees a password.
 from __future__ import annotations
 
 import datetime
-import re
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -30,6 +29,7 @@ from ..config.profile import Finding
 from ..config.tls_names import openssl_names
 from ..errors import ConfigError, ConnectError, Stage, TLSVerificationError
 from ..packet.ids import Role
+from .alerts import explain
 from .material import (
     CERTIFICATE,
     Identity,
@@ -61,8 +61,6 @@ _READ_SIZE = 16 * 1024
 #: Seconds within which two moments judge certificates alike.
 _SAME_TIME = 60.0
 
-_ALERT = re.compile(r"alert (.+)$")
-
 _VERSIONS = {"1.0": SSL.TLS1_VERSION, "1.1": SSL.TLS1_1_VERSION, "1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 #: tls-cert-profile as OpenSSL's security level (reference: ssl_openssl.c, tls_ctx_set_cert_profile).
 _LEVELS = {"insecure": 0, "legacy": 1, "preferred": 2, "suiteb": 3}
@@ -81,31 +79,6 @@ _CURVES: dict[str, ec.EllipticCurve] = {
     )
     for name in names.split()
 }
-
-#: What a TLS library or the peer says, and what can be done about it.
-_REMEDIES = {
-    "unknown ca": "the server does not know the CA of our certificate: check cert and key",
-    "bad certificate": "the server does not accept our certificate: check cert and key",
-    "certificate expired": "our certificate has expired: get a new one",
-    "certificate revoked": "our certificate was revoked: get a new one",
-    "certificate unknown": "the server does not accept our certificate: check cert and key",
-    "certificate required": "the server wants a client certificate: set cert and key",
-    "unsupported certificate": "the server does not accept our certificate: check cert and key",
-    "access denied": "the server does not accept our certificate: check cert and key",
-    "handshake failure": "no cipher suite or signature in common: check tls-cipher, tls-version-min and cert",
-    "protocol version": "no TLS version in common: check tls-version-min and tls-version-max",
-    "unsupported protocol": "no TLS version in common: check tls-version-min and tls-version-max",
-    "insufficient security": "the server wants stronger ciphers: check tls-cipher",
-    "wrong version number": "check that this is an OpenVPN server",
-    "dh key too small": "the server uses weak parameters; tls-cert-profile insecure accepts them",
-}
-#: Alerts that are about a certificate of ours.
-_CERTIFICATE_ALERTS = frozenset(
-    {
-        "access denied", "bad certificate", "certificate expired", "certificate required", "certificate revoked",
-        "certificate unknown", "unknown ca", "unsupported certificate",
-    }
-)  # fmt: skip
 
 
 def _reason(error: SSL.Error | crypto.Error) -> str:
@@ -521,16 +494,7 @@ class TLSEngine:
         """What a failed TLS operation means."""
         if self._rejected is not None:
             return self._rejected
-        reason = _reason(error) if not isinstance(error, SSL.SysCallError) else "the stream ended"
-        alert = _ALERT.search(reason)
-        if alert is None:
-            return ConnectError(f"TLS failed: {reason}", stage=Stage.TLS_HANDSHAKE, remedy=_REMEDIES.get(reason))
-        name = alert[1]
-        text = f"the peer ended TLS with the alert {name!r}"
-        remedy = _REMEDIES.get(name)
-        if name in _CERTIFICATE_ALERTS:
-            return TLSVerificationError(text, remedy=remedy)
-        return ConnectError(text, stage=Stage.TLS_HANDSHAKE, remedy=remedy)
+        return explain(_reason(error) if not isinstance(error, SSL.SysCallError) else "the stream ended")
 
 
 _X509_UNABLE_TO_GET_CRL = 3
