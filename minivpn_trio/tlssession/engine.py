@@ -156,8 +156,7 @@ class TLSContext:
         assert store is not None
         for authority in self._authorities:
             store.add_cert(authority)
-        for revocation in self.revocations.lists:
-            store.add_crl(revocation)
+        _add_revocations(store, self.revocations)
         if self.revocations.lists:
             store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
         context.set_verify(self._mode, _on_certificate)
@@ -193,10 +192,12 @@ def look_at_settings(config: TunnelConfig) -> Iterator[Finding]:
         if config.tls_groups is not None:
             unknown.extend(_known_groups(config.tls_groups)[1])
 
+    def revoke() -> None:
+        _add_revocations(crypto.X509Store(), Revocations(config))
+
     unknown: list[str] = []
     steps: tuple[Callable[[], object], ...] = (
-        partial(_configure, context, config), identify, authorize, group, partial(_checks, config, Role.CLIENT),
-        partial(Revocations, config),
+        partial(_configure, context, config), identify, authorize, group, partial(_checks, config, Role.CLIENT), revoke,
     )  # fmt: skip
     for step in steps:
         try:
@@ -287,12 +288,20 @@ def _set_groups(context: SSL.Context, names: list[str]) -> bool:
     return done
 
 
+def _add_revocations(store: crypto.X509Store, revocations: Revocations) -> None:
+    try:
+        for revocation in revocations.lists:
+            store.add_crl(revocation)
+    except crypto.Error:
+        raise ConfigError("no revocation list in it that can be read", directive="crl-verify") from None
+
+
 def _use_identity(context: SSL.Context, identity: Identity) -> None:
     try:
         context.use_certificate(identity.certificate)
         for intermediate in identity.chain:
             context.add_extra_chain_cert(intermediate)
-    except SSL.Error as exc:
+    except (SSL.Error, crypto.Error) as exc:  # the latter: cryptography reads some that OpenSSL does not
         raise ConfigError(
             f"the TLS library refuses it: {_reason(exc)} (tls-cert-profile insecure accepts weak ones)",
             directive=identity.directive,
@@ -300,7 +309,7 @@ def _use_identity(context: SSL.Context, identity: Identity) -> None:
     try:
         context.use_privatekey(identity.key)  # type: ignore[arg-type]  # one of the types that it takes
         context.check_privatekey()
-    except (SSL.Error, TypeError):
+    except (SSL.Error, crypto.Error, TypeError):
         raise ConfigError("the private key does not belong to the certificate", directive="key") from None
 
 
@@ -308,7 +317,10 @@ def _load_authorities(config: TunnelConfig, bundle: PKCS12KeyAndCertificates | N
     if config.ca is None:
         # Reference: ssl_openssl.c, tls_ctx_load_pkcs12: its other certificates are the CA.
         others = [] if bundle is None else bundle.additional_certs
-        return [crypto.X509.from_cryptography(entry.certificate) for entry in others]
+        try:
+            return [crypto.X509.from_cryptography(entry.certificate) for entry in others]
+        except crypto.Error:
+            raise ConfigError("a certificate in it cannot be read", directive="pkcs12") from None
     authorities = []
     # Parsed by OpenSSL, which takes old CAs that stricter parsers refuse.
     for number, block in enumerate(CERTIFICATE.findall(config.ca), 1):

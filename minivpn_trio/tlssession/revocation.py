@@ -20,7 +20,7 @@ from cryptography import x509
 from ..config.files import MAX_REFERENCED, FileRefused, read_regular
 from ..config.model import TunnelConfig
 from ..errors import ConfigError
-from .verify import Rejected
+from .verify import UNREADABLE, Rejected
 
 __all__ = ["Revocations"]
 
@@ -93,5 +93,5 @@ def _parse(pem: bytes) -> list[x509.CertificateRevocationList]:
     """The lists in ``pem``; empty if one of them cannot be read."""
     try:
         return [x509.load_pem_x509_crl(block) for block in _CRL.findall(pem)]
-    except ValueError:
+    except UNREADABLE:
         return []

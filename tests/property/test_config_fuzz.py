@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import datetime
 import json
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minivpn_trio.config.directives import DIRECTIVES
@@ -17,6 +22,8 @@ from minivpn_trio.config.ovpn import load_config, parse_profile
 from minivpn_trio.config.push import NegotiatedTunnel, PushAssembler, negotiate, parse_push
 from minivpn_trio.config.report import describe
 from minivpn_trio.errors import ConfigError, ConnectError
+from minivpn_trio.profiles import examine
+from minivpn_trio.testing import CertificateAuthority, static_key
 
 #: Nothing of it is on the disk, so no generated name finds a file there.
 NOWHERE = Path("/nonexistent")
@@ -40,7 +47,7 @@ _profiles = st.lists(_lines, max_size=25).map(lambda lines: "\n".join(lines).enc
 
 
 def check(data: bytes) -> None:
-    profile = parse_profile(data, base=NOWHERE)
+    profile = examine(parse_profile(data, base=NOWHERE))
     total = data.count(b"\n") + 1
     for each in profile.diagnostics:
         assert each.line is None or 1 <= each.line <= total
@@ -64,6 +71,46 @@ def test_any_bytes_are_read(data: bytes) -> None:
 @given(_profiles)
 def test_anything_like_a_profile_is_read(data: bytes) -> None:
     check(data)
+
+
+def _revocations() -> bytes:
+    issuer = x509.load_pem_x509_certificate(AUTHORITY.cert).subject
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer).last_update(now).next_update(now)
+    revoked = x509.RevokedCertificateBuilder().serial_number(7).revocation_date(now).build()
+    return builder.add_revoked_certificate(revoked).sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+AUTHORITY = CertificateAuthority()
+CLIENT = AUTHORITY.issue_client()
+MATERIAL = {
+    "ca": AUTHORITY.cert, "cert": CLIENT.cert, "key": CLIENT.key, "crl-verify": _revocations(),
+    "tls-crypt": static_key(),
+}  # fmt: skip
+
+
+# cryptography warns of serial numbers that future releases will refuse.
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@settings(max_examples=200)
+@given(st.sampled_from(sorted(MATERIAL)), st.integers(0, 2**16), st.integers(1, 255), st.booleans())
+def test_damaged_material_is_told_by_its_directive(name: str, place: int, change: int, inside: bool) -> None:
+    """A byte of a certificate or key is another one: outside, in the text, or inside, in what the text stands for."""
+    text = MATERIAL[name]
+    begin, *body, end = [line for line in text.split(b"\n") if line and not line.startswith(b"#")]
+    if inside and name != "tls-crypt":
+        raw = bytearray(base64.b64decode(b"".join(body)))
+        raw[place % len(raw)] ^= change
+        text = b"\n".join([begin, base64.b64encode(raw), end, b""])
+    else:
+        damaged = bytearray(text)
+        damaged[place % len(damaged)] ^= change
+        text = bytes(damaged).replace(b"\0", b"?")
+    data = b"client\nremote a\nremote-cert-tls server\n"
+    for each, whole in MATERIAL.items():
+        data += b"<%b>\n%b</%b>\n" % (each.encode(), text if each == name else whole, each.encode())
+    check(data)
+    check(data.replace(b"<cert>", b"<extra-certs>\n" + CLIENT.cert + b"</extra-certs>\n<cert>"))
 
 
 @given(st.lists(_lines, max_size=6), st.data())
