@@ -11,7 +11,8 @@ burst. What is not a plain segment of a known connection takes the slow path: sc
 parses it, and it goes on to a connection, a listener, a TIME-WAIT record, a
 UDP port, an echo identifier, or nowhere and is counted.
 
-Output is a bounded queue. Data waits for room in it (``room``); everything
+Output is a bounded queue. Data waits for room in it (``room``), and is let in
+by turns (turns.py), so that no connection keeps the others out; everything
 else is dropped when it is full, since whoever waits there could wait for ever.
 
 Everything an attacker may cause has a bound: connections, half-open ones,
@@ -47,6 +48,7 @@ from .tcp.settings import TcpSettings
 from .tcp.timewait import TimeWait, TimeWaitTable
 from .templates import SegmentTemplates
 from .timers import TimerHeap
+from .turns import Turns
 from .udp import UdpEndpoint, read_udp_untrusted
 from .wire import IPV4_START, KEY4, KEY6
 
@@ -156,8 +158,10 @@ class Stack:
         self._looped: deque[bytes] = deque()
         self._fast_local: dict[bytes, TcpConnection] = {}
         self._looping = False
-        #: Connections with data to send and no room in ``_output``.
-        self._starved: dict[TcpConnection, None] = {}
+        #: Connections to flush, and to tell, at the end of this burst or timeout.
+        self._active: dict[TcpConnection, None] = {}
+        #: Who has data to send and found no room in ``_output``, or others waiting for it.
+        self._turns = Turns()
         self._grown = self._queued_datagrams = 0
         rate = self.limits.answers_per_second
         self._resets, self._errors = (_Allowance(rate, now) for _ in range(2))
@@ -202,16 +206,33 @@ class Stack:
             packets, connection.inbox = connection.inbox, []
             if packets:
                 connection.handle_packets(packets, now)
-                self._starved.setdefault(connection)
+                self._active.setdefault(connection)
         self._touched.clear()
 
     def _finish(self, now: float) -> None:
-        """Flush and tell all that were touched, and those that waited for room."""
-        touched, self._starved = self._starved, {}
-        for connection in touched:
+        """Flush and tell all that something happened to, and serve those that wait for room."""
+        active, self._active = self._active, {}
+        for connection in active:
             connection.flush(now)
-        for connection in touched:
+        if self._turns:
+            self._serve(now)
+        for connection in active:
             connection.notify()
+
+    def _serve(self, now: float) -> None:
+        """Fill the output queue, if it is half empty, by turns."""
+        turns, most = self._turns, self.limits.output_data
+        queued = self._queued
+        if queued > most // 2:
+            return
+        # Whole trains only: a turn that is cut short would be a smaller share, again and again.
+        while turns and queued <= most - max(1, min(self.settings.train_max_segments, most // 2)):
+            turns.serve(now, few=queued <= most * 3 // 4)
+            queued = self._queued
+
+    @property
+    def _queued(self) -> int:
+        return len(self._output) + len(self._looped)
 
     def _handle_singly(self, packet: bytes, now: float) -> None:
         try:
@@ -260,7 +281,7 @@ class Stack:
         connection = self._connections.get(key)
         if connection is not None:
             connection.handle_segment(segment, now)
-            self._starved.setdefault(connection)
+            self._active.setdefault(connection)
             return
         listener = _bound_to(self._listeners, segment.dst, segment.dport)
         opens = segment.flags & (SYN | ACK | RST) == SYN
@@ -404,11 +425,15 @@ class Stack:
             self.on_work()
 
     def room(self, connection: TcpConnection) -> int:
-        """How many packets of data may be queued; if none, ``connection`` is flushed again when there are."""
+        """How many packets of data may be queued, as one train; if none, or if others wait for room, it waits its
+        turn, and is flushed again then."""
         room = self.limits.output_data - len(self._output) - len(self._looped)
-        if room <= 0:
-            self._starved.setdefault(connection)
-        return room
+        turns = self._turns
+        if room > 0 and (not turns or turns.take(connection)):
+            return room
+        sender = connection.sender
+        turns.join(connection, few=sender.buffered <= 2 * sender.mss)
+        return 0
 
     def build(self, segment: TcpSegment) -> bytes:
         """A packet by scapy, or after its model."""
@@ -455,6 +480,7 @@ class Stack:
         self._tail_probes += connection.sender.tail_probes
         self._timeouts += connection.sender.timeouts
         self._timers.retire(connection)
+        self._turns.leave(connection)
 
     def time_wait(self, connection: TcpConnection) -> None:
         """``connection`` ended in order: its four-tuple rests."""
@@ -612,7 +638,7 @@ class Stack:
             connection = self._connections.get(key)
             if connection is None or not connection.is_in_flight(quote.sequence):
                 raise ProtocolError(DropReason.NO_SOCKET)
-            self._starved.setdefault(connection)
+            self._active.setdefault(connection)
             if mtu is not None:
                 self._learn_mtu(quote.dst, mtu, now)
                 connection.handle_path_mss(self.mss_to(quote.dst), now)
@@ -657,10 +683,8 @@ class Stack:
             pop = output.popleft
             burst = [pop() for _ in range(max_packets)]
         self._packets_out += len(burst)
-        if self._starved and len(output) <= self.limits.output_data // 2:
-            waiting, self._starved = self._starved, {}
-            for connection in waiting:
-                connection.flush(self._now)
+        if self._turns:
+            self._serve(self._now)
         return burst
 
     def next_timeout(self) -> float | None:
@@ -682,7 +706,7 @@ class Stack:
             connection.handle_timeout(now)
             # Also where the timeout changed nothing: every deadline must be in the heap.
             self._timers.arm(connection)
-            self._starved.setdefault(connection)
+            self._active.setdefault(connection)
         self._time_wait.handle_timeout(now)
         self._fragments.handle_timeout(now)
         self._finish(now)
@@ -711,7 +735,7 @@ class Stack:
         for connection in list(self._connections.values()):
             if not self.is_own(connection.local[0]):
                 connection.fail(gone)
-                self._starved.setdefault(connection)
+                self._active.setdefault(connection)
             else:
                 connection.set_path_mss(self.mss_to(connection.remote[0]))
         for endpoint in list(self._udp.values()):
@@ -726,7 +750,7 @@ class Stack:
         self._failure = error
         for connection in list(self._connections.values()):
             connection.fail(error)
-            self._starved.setdefault(connection)
+            self._active.setdefault(connection)
         for listener in list(self._listeners.values()):
             listener.fail(error)
         self._listeners.clear()
@@ -738,6 +762,7 @@ class Stack:
         self._time_wait.clear()
         self._output.clear()
         self._looped.clear()
+        self._turns.clear()
         self._finish(self._now)
 
     def _check_up(self) -> None:

@@ -31,7 +31,8 @@ class Network(Protocol[Connection_contra]):
         ...
 
     def room(self, connection: Connection_contra) -> int:
-        """How many packets of data may be queued now. If none, ``flush`` is called again when there are."""
+        """How many packets of data may be queued now, as one train. If none, or if others wait, ``flush`` is called
+        again when it is this connection's turn."""
         ...
 
     def build(self, segment: TcpSegment) -> bytes:
