@@ -72,7 +72,8 @@ class FastPath(Input):
                     advance = (ack - wire_una) & MASK
                     if seq == wire_nxt and not holes and nxt + size <= limit:
                         if (advance and advance <= advances) or (size and not advance):
-                            if advance > best or (advance == best and window != window_field):
+                            # Of those that acknowledge the same the last one counts: its window is the newest.
+                            if advance > best or (advance == best and (best_window >= 0 or window != window_field)):
                                 best, best_window, best_seq = advance, window, nxt
                             if seq == last_ack:
                                 self._ts_recent, self._ts_recent_at, recent = tsval, now, tsval
