@@ -95,18 +95,15 @@ class Pump:
                 if self._held is not None:
                     await outlet.send(self._held)
                     self._held = None
-                    continue
-                timeout = stack.next_timeout()
-                if timeout is None:
-                    timeout = math.inf
-                if timeout > trio.current_time():
-                    self._sleeping_until = timeout
-                    with trio.move_on_at(timeout):
+                elif (timeout := stack.next_timeout()) is None or timeout > trio.current_time():
+                    self._sleeping_until = math.inf if timeout is None else timeout
+                    with trio.move_on_at(self._sleeping_until):
                         await self._wake.wait()
                 else:
                     await trio.lowlevel.checkpoint()
+                # Also between two bursts: a way out that is never idle must not stop the clock.
                 now = trio.current_time()
-                if now >= timeout:
+                if (timeout := stack.next_timeout()) is not None and timeout <= now:
                     self.run(stack.handle_timeout, now)
         finally:
             self._outlet = None

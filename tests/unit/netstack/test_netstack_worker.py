@@ -159,3 +159,30 @@ async def test_an_idle_stack_sleeps(autojump_clock: MockClock) -> None:
         before = near.link.stats().packets_out, far.link.stats().packets_out
         await trio.sleep(3600)
         assert (near.link.stats().packets_out, far.link.stats().packets_out) == before
+
+
+async def test_timers_run_while_the_way_out_is_never_idle(autojump_clock: MockClock) -> None:
+    stack, pump = make()
+    start = trio.current_time()
+    syns: list[float] = []
+
+    class Busy:
+        def send_nowait(self, burst: Burst) -> None:
+            raise trio.WouldBlock
+
+        async def send(self, burst: Burst) -> None:
+            await trio.sleep(0.1)
+            syns.extend(round(trio.current_time() - start) for packet in burst if packet[9] == 6)
+            # There is always something to send.
+            stack.handle_packets([echo_request(1)] * 64, trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+
+        async def down() -> None:
+            await move_down(stack, outlet=Busy(), pump=pump)
+
+        pump.run(stack.connect_tcp, (B, 80), start)
+        nursery.start_soon(down)
+        await trio.sleep(8)
+        nursery.cancel_scope.cancel()
+    assert syns == [0, 1, 3, 7]
