@@ -64,6 +64,14 @@ class PingEndpoint:
         """Whether receiving would give a reply or an error at once."""
         return self.peek() is not None or self.error is not None or self._icmp.closed
 
+    @property
+    def writable(self) -> bool:
+        """True: nobody sends so many pings."""
+        return True
+
+    def wait_turn(self) -> None:
+        """Never called, since the endpoint is always ``writable``."""
+
     def connect(self, remote: Remote | None) -> None:
         """Hear only ``remote`` from now on, and its errors; None undoes it. The port means nothing."""
         self.remote = remote

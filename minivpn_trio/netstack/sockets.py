@@ -484,6 +484,7 @@ class TunSocket(trio.socket.SocketType):
             raise _os_error(errno.ENOTCONN)
         if flag != stdlib.SHUT_RD:
             self._shut_write = True
+            self._writers.unpark_all()
         if flag != stdlib.SHUT_WR:
             self._shut_read = True
             self._readers.unpark_all()
@@ -630,7 +631,10 @@ class TunSocket(trio.socket.SocketType):
                 await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def sendto(self, *args: Any) -> int:
-        """``sendto(data, address)`` or ``sendto(data, flags, address)``. Checkpoints; cancel-safe."""
+        """``sendto(data, address)`` or ``sendto(data, flags, address)``. Checkpoints; cancel-safe.
+
+        Waits while the way out is the bottleneck, as a full socket buffer of the kernel makes it wait.
+        """
         if len(args) not in (2, 3):
             raise TypeError(f"sendto() takes 2 or 3 arguments ({len(args)} given)")
         if len(args) == 3 and args[1] & ~_SEND_FLAGS:
@@ -661,6 +665,7 @@ class TunSocket(trio.socket.SocketType):
             await trio.lowlevel.checkpoint()
             self._check_open()
             if self._type == stdlib.SOCK_DGRAM:
+                await self._wait_turn(self._open_endpoint())
                 return
             connection = self._connected()
             while not (connection.writable or self._shut_write):
@@ -671,12 +676,20 @@ class TunSocket(trio.socket.SocketType):
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
                 self._check_open()
+                endpoint = self._open_endpoint()
+                if not endpoint.writable:
+                    await self._wait_turn(endpoint)
                 if self._shut_write:
                     raise _os_error(errno.EPIPE)
-                endpoint = self._open_endpoint()
                 return self._pump.run(endpoint.sendto, bytes(data), remote)
             finally:
                 await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _wait_turn(self, endpoint: UdpEndpoint | PingEndpoint) -> None:
+        """Wait until there is room for a datagram, or sending it would raise."""
+        while not (endpoint.writable or self._shut_write):
+            endpoint.wait_turn()
+            await self._wait(self._writers)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -685,6 +698,8 @@ class TunSocket(trio.socket.SocketType):
         connection = self._connection
         if connection is None:
             self._readers.unpark_all()
+            if self._writers:
+                self._writers.unpark_all()
             return
         if self._readers and connection.readable:
             self._readers.unpark_all()

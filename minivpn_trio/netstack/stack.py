@@ -572,7 +572,7 @@ class Stack:
             self.drops[DropReason.NO_SOCKET] += 1
             if self._errors.take(now):
                 ipv4 = len(datagram.dst) == 4
-                self.emit(
+                self.send_ip(
                     scapy_wire.build_icmp(
                         IcmpMessage(datagram.dst, datagram.src, 3 if ipv4 else 1, 3 if ipv4 else 4, 0, packet[:_QUOTE])
                     )
@@ -625,7 +625,7 @@ class Stack:
             return
         mtu = self.mtu_to(_destination(answer))
         for piece in [answer] if len(answer) <= mtu else split(answer, mtu, self.next_ident()):
-            self.emit(piece)
+            self.send_ip(piece)
 
     def _handle_icmp_error(self, message: IcmpMessage, now: float) -> None:
         """Believed only if the packet that it quotes may be one of ours (RFC 5927)."""
@@ -805,8 +805,26 @@ class Stack:
         return self._ident
 
     def send_ip(self, packet: bytes) -> bool:
-        """Queue a complete IP packet; False, counted, when the output queue is full."""
+        """Queue a complete IP packet that is not TCP's; False, counted, when the output queue is full, but for what
+        is kept for TCP's handshakes and acknowledgements."""
+        if self._queued >= self.limits.output * 7 // 8:
+            self.drops[DropReason.QUEUE_FULL] += 1
+            return False
         return self.emit(packet)
+
+    def has_room(self, credit: bool) -> bool:
+        """Whether a datagram may be queued now: there is room for data and nobody waits for it, or, with ``credit``,
+        at least not twice as much as there should be."""
+        queued, most = self._queued, self.limits.output_data
+        return (queued < most and not self._turns) or (credit and queued < 2 * most)
+
+    def wait_turn(self, waiter: UdpEndpoint) -> None:
+        """Have ``waiter.flush`` called when it may send: in line with the connections."""
+        self._turns.join(waiter, few=False)
+
+    def leave_turn(self, waiter: UdpEndpoint) -> None:
+        """Undo ``wait_turn``."""
+        self._turns.leave(waiter)
 
     @property
     def undelivered(self) -> bool:

@@ -5,6 +5,9 @@ connected to one remote, from which alone it then hears. Its receive queue is
 bounded in datagrams and bytes, for itself and together with all others, and
 drops the newest when full, as a kernel's does. What is larger than the tunnel's packets is sent in fragments.
 
+There is no send queue: datagrams go into the stack's, by turns with everything
+else. ``writable`` says whether one more fits; whoever sends all the same may lose it.
+
 Errors that arrive by ICMP are reported once, by the next call (as SO_ERROR
 is), and only if the endpoint is connected; the loss of the tunnel is reported
 by every call.
@@ -26,6 +29,9 @@ from .fragments import split
 from .packets import Address, UdpDatagram
 
 __all__ = ["Remote", "UdpEndpoint", "UdpStack", "build_udp", "read_udp_untrusted"]
+
+#: Packets that an endpoint may send in a turn, and at first, past those that wait for room: as many as a train.
+_TURN = 44
 
 #: A packed address and a port.
 Remote = tuple[Address, int]
@@ -80,7 +86,19 @@ class UdpStack(Protocol):
         ...
 
     def send_ip(self, packet: bytes) -> bool:
-        """Queue a complete IP packet."""
+        """Queue a complete IP packet; False, counted: there is no room."""
+        ...
+
+    def has_room(self, credit: bool) -> bool:
+        """Whether a datagram may go now: there is room and nobody waits, or, with ``credit``, not much too much."""
+        ...
+
+    def wait_turn(self, waiter: UdpEndpoint) -> None:
+        """Have ``waiter.flush`` called when it may send."""
+        ...
+
+    def leave_turn(self, waiter: UdpEndpoint) -> None:
+        """Undo ``wait_turn``."""
         ...
 
 
@@ -171,6 +189,7 @@ class UdpEndpoint:
         self._queued_bytes = 0
         self._pending: OSError | None = None
         self._failure: OSError | None = None
+        self._credit = _TURN
         self.local: tuple[Address | None, int] = stack.bind_udp(self, local, remote)
 
     @property
@@ -183,6 +202,20 @@ class UdpEndpoint:
         """Whether receiving would give a datagram or an error at once."""
         return bool(self._queue) or self.error is not None or self.closed
 
+    @property
+    def writable(self) -> bool:
+        """Whether ``sendto`` would send, not drop, and without pushing in; or would raise."""
+        return self._stack.has_room(self._credit > 0) or self.error is not None or self.closed
+
+    def wait_turn(self) -> None:
+        """Have ``on_change`` called when the endpoint is ``writable``."""
+        self._stack.wait_turn(self)
+
+    def flush(self, now: float) -> None:
+        """It is our turn: whoever waits may send."""
+        self._credit = _TURN
+        self._changed()
+
     def connect(self, remote: Remote | None) -> None:
         """Hear only ``remote`` from now on, and send there by default; None undoes it."""
         self.remote = remote
@@ -192,6 +225,8 @@ class UdpEndpoint:
 
     def sendto(self, payload: bytes, remote: Remote | None = None) -> int:
         """Send one datagram to ``remote``, by default the connected one; the number of payload bytes.
+
+        It is dropped, and counted by the stack, if there is no room: see ``writable``.
 
         Raises OSError: EDESTADDRREQ, EMSGSIZE (more than UDP can carry),
         EINVAL (no such port, or out of the tunnel from a loopback address),
@@ -217,10 +252,13 @@ class UdpEndpoint:
         packet = build_udp(UdpDatagram(own, address, self.local[1], port, bytes(payload)), ttl=self.ttl)
         mtu = self._stack.mtu_to(address)
         if network_header + _UDP_HEADER + len(payload) <= mtu:
-            self._stack.send_ip(packet)
+            pieces = [packet]
         else:
-            for piece in split(packet, mtu, self._stack.next_ident()):
-                self._stack.send_ip(piece)
+            pieces = split(packet, mtu, self._stack.next_ident())
+        self._credit = max(self._credit - len(pieces), 0)
+        for piece in pieces:
+            if not self._stack.send_ip(piece):
+                break
         return len(payload)
 
     def recvfrom(self) -> tuple[bytes, Remote] | None:
@@ -280,6 +318,7 @@ class UdpEndpoint:
         self._queue.clear()
         self._charge(-self._queued_bytes)
         self._stack.release_udp(self)
+        self._stack.leave_turn(self)
         self._changed()
 
     def _charge(self, cost: int) -> bool:
