@@ -379,7 +379,9 @@ class Stack:
 
     def _close_listener(self, listener: TcpListener, now: float) -> None:
         self._now = now
-        self._listeners.pop(listener.local, None)
+        # After ``fail`` somebody else may listen there.
+        if self._listeners.get(listener.local) is listener:
+            del self._listeners[listener.local]
 
     def _make_connection(self, local: Endpoint, remote: Endpoint, now: float) -> TcpConnection:
         key = remote[0] + local[0] + remote[1].to_bytes(2, "big") + local[1].to_bytes(2, "big")
