@@ -15,7 +15,7 @@ Sources: RFC 791 (3.2), RFC 8200 (4.5), RFC 5722, RFC 6946.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from struct import Struct
 
 from ..errors import DropReason
@@ -107,6 +107,8 @@ class FragmentTable:
         self.drops: Counter[DropReason] = Counter()
         #: Bytes charged at present; never more than ``max_bytes``.
         self.cost: int = 0
+        #: The beginnings of datagrams whose rest did not come in time, to be told to their senders.
+        self.expired: deque[Fragment] = deque(maxlen=64)
         # In order of first_seen, since entries are only appended.
         self._assemblies: dict[_Key, _Assembly] = {}
 
@@ -158,6 +160,9 @@ class FragmentTable:
             if assembly.poisoned:
                 self._forget(key)
             else:
+                if assembly.offsets[0] == 0:
+                    src, dst, _, ident = key
+                    self.expired.append(Fragment(src, dst, assembly.protocol, ident, 0, True, assembly.pieces[0]))
                 self._drop(key, DropReason.FRAGMENT)
 
     def _forget(self, key: _Key) -> None:

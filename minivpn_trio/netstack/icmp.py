@@ -40,7 +40,7 @@ __all__ = [
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _ECHO_REQUEST_6, _ECHO_REPLY_6 = 128, 129
 
-_TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
+_TCP, _UDP, _ICMP, _ICMPV6, _FRAGMENT = 6, 17, 1, 58, 44
 _ICMP_HEADER = 8
 
 _PORTS = Struct("!HH")
@@ -335,10 +335,16 @@ def quote_untrusted(message: IcmpMessage) -> Quote:
             raise ProtocolError(DropReason.FRAGMENT, "ICMP quote of a later fragment")
         protocol, src, dst, start = packet[9], bytes(packet[12:16]), bytes(packet[16:20]), packet[header:]
     else:
-        # We send no extension headers, so the transport header follows at once.
         if len(packet) < 48 or packet[0] >> 4 != 6:
             raise ProtocolError(DropReason.TOO_SHORT, "ICMPv6 quote")
         protocol, src, dst, start = packet[6], bytes(packet[8:24]), bytes(packet[24:40]), packet[40:]
+        if protocol == _FRAGMENT:
+            # The only extension header that we send. Only the first fragment has the transport header.
+            if (start[2] << 8 | start[3]) & 0xFFF8:
+                raise ProtocolError(DropReason.FRAGMENT, "ICMPv6 quote of a later fragment")
+            protocol, start = start[0], start[8:]
+            if len(start) < 8:
+                raise ProtocolError(DropReason.TOO_SHORT, "ICMPv6 quote")
     if src != message.dst:
         raise ProtocolError(DropReason.BAD_ADDRESS, "ICMP quote of somebody else's packet")
     if protocol == _TCP:

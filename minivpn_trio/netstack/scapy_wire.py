@@ -41,6 +41,7 @@ __all__ = [
     "ICMPV6",
     "TCP",
     "UDP",
+    "UnknownProtocolError",
     "build_icmp",
     "build_tcp",
     "build_udp",
@@ -73,6 +74,10 @@ _ECHO_TYPES = {8, 0}
 _ICMP_WORDS = Struct("!BBHI")
 
 Parsed = TcpSegment | UdpDatagram | IcmpMessage | Fragment
+
+
+class UnknownProtocolError(ProtocolError):
+    """A packet is in order, but carries what is neither TCP, UDP nor ICMP."""
 
 
 # --- importing scapy -------------------------------------------------------------------------------------------------
@@ -239,7 +244,7 @@ def parse_transport_untrusted(datagram: IpPayload) -> TcpSegment | UdpDatagram |
         return _fenced(partial(_parse_udp, datagram))
     if protocol == (ICMP if ipv4 else ICMPV6):
         return _fenced(partial(_parse_icmp, datagram))
-    raise ProtocolError(DropReason.NO_SOCKET, f"IP protocol {protocol}")
+    raise UnknownProtocolError(DropReason.NO_SOCKET, f"IP protocol {protocol}")
 
 
 def _parse_ipv4(packet: bytes) -> IpPayload | Fragment:

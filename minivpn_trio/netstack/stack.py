@@ -37,8 +37,9 @@ from ..stats import NetstackStats
 from . import scapy_wire
 from .fragments import FragmentTable, split
 from .icmp import IcmpEndpoint, answer_echo_untrusted, echo_reply, error_of, is_error, mtu_of, quote_untrusted
+from .icmp_errors import port_unreachable, protocol_unreachable, reassembly_time_exceeded, whole_packet
 from .numbering import Numbering
-from .packets import ACK, FIN, RST, SYN, Address, Fragment, IcmpMessage, TcpSegment, UdpDatagram
+from .packets import ACK, FIN, RST, SYN, Address, Fragment, IcmpMessage, IpPayload, TcpSegment, UdpDatagram
 from .pmtu import PathMtus
 from .sequence import MASK
 from .tcp.connection import TcpConnection
@@ -57,8 +58,6 @@ __all__ = ["Limits", "Stack", "is_loopback"]
 _TCP, _UDP = 6, 17
 _FRAGMENTED = 0x3FFF
 _HEADERS4, _HEADERS6 = 40, 60
-#: What an ICMP error quotes of the packet that caused it (RFC 1812, 4.3.2.3).
-_QUOTE = 548
 
 _LOOPBACK = {4: bytes((127, 0, 0, 1)), 16: bytes(15) + b"\1"}
 #: Looped packets taken in at a time, so that a local transfer holds nobody up.
@@ -242,21 +241,42 @@ class Stack:
                 self._echo(answer, now)
                 return
             if parsed is None:
-                parsed = self._parse_slowly(packet, now)
-            if parsed is not None:
-                self._dispatch(parsed, packet, now)
+                self._slow += 1
+                found = scapy_wire.parse_untrusted(packet)
+                if isinstance(found, Fragment):
+                    whole = self._reassemble(found, now)
+                    if whole is None:
+                        return
+                    packet = whole_packet(whole)
+                    found = scapy_wire.parse_transport_untrusted(whole)
+                parsed = found
+            self._dispatch(parsed, packet, now)
         except ProtocolError as exc:
             self.drops[exc.reason] += 1
+            if isinstance(exc, scapy_wire.UnknownProtocolError):
+                self._report(protocol_unreachable(packet), now)
 
-    def _parse_slowly(self, packet: bytes, now: float) -> TcpSegment | UdpDatagram | IcmpMessage | None:
-        """What ``packet`` carries, by scapy; None: a fragment of something that is not whole yet."""
-        self._slow += 1
-        parsed = scapy_wire.parse_untrusted(packet)
-        if not isinstance(parsed, Fragment):
-            return parsed
-        self._check_addresses(parsed.src, parsed.dst)
-        whole = self._fragments.handle_fragment(parsed, now)
-        return None if whole is None else scapy_wire.parse_transport_untrusted(whole)
+    def _reassemble(self, fragment: Fragment, now: float) -> IpPayload | None:
+        self._check_addresses(fragment.src, fragment.dst)
+        whole = self._fragments.handle_fragment(fragment, now)
+        self._report_expired(now)
+        return whole
+
+    def _report_expired(self, now: float) -> None:
+        expired = self._fragments.expired
+        while expired:
+            self._report(reassembly_time_exceeded(expired.popleft()), now)
+
+    def _report(self, error: IcmpMessage | None, now: float) -> None:
+        """Send an ICMP error, if it is one from us to another host (or here) and not one too many."""
+        if error is None:
+            return
+        try:
+            self._check_addresses(error.dst, error.src)
+        except ProtocolError:
+            return
+        if self._errors.take(now):
+            self.send_ip(scapy_wire.build_icmp(error))
 
     def _dispatch(self, parsed: TcpSegment | UdpDatagram | IcmpMessage, packet: bytes, now: float) -> None:
         self._check_addresses(parsed.src, parsed.dst)
@@ -572,13 +592,7 @@ class Stack:
             endpoint.handle_datagram(datagram)
         else:
             self.drops[DropReason.NO_SOCKET] += 1
-            if self._errors.take(now):
-                ipv4 = len(datagram.dst) == 4
-                self.send_ip(
-                    scapy_wire.build_icmp(
-                        IcmpMessage(datagram.dst, datagram.src, 3 if ipv4 else 1, 3 if ipv4 else 4, 0, packet[:_QUOTE])
-                    )
-                )
+            self._report(port_unreachable(packet), now)
 
     # --- ICMP ---
 
@@ -711,6 +725,7 @@ class Stack:
             self._active.setdefault(connection)
         self._time_wait.handle_timeout(now)
         self._fragments.handle_timeout(now)
+        self._report_expired(now)
         self._finish(now)
 
     def _take_looped(self, now: float) -> None:

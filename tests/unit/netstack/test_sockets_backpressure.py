@@ -121,9 +121,7 @@ async def clog(near: Host, edge: Narrow) -> None:
         await flood(near, [])
 
 
-async def test_a_cancelled_sendto_sent_nothing(
-    autojump_clock: MockClock, narrow: tuple[Host, Host, Narrow]
-) -> None:
+async def test_a_cancelled_sendto_sent_nothing(autojump_clock: MockClock, narrow: tuple[Host, Host, Narrow]) -> None:
     near, far, edge = narrow
     theirs = far.socket(type=stdlib.SOCK_DGRAM)
     await theirs.bind(("", 99))
