@@ -18,7 +18,8 @@ import os
 import socket as stdlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol, Self
 
@@ -176,8 +177,8 @@ class TunDialer:
         """Connect to ``host`` (a name, looked up inside the tunnel, or an address) and ``port``.
 
         With several addresses the next one is tried when the one before failed or was silent for 250 ms,
-        families taking turns, and the first that answers wins (Happy Eyeballs, RFC 8305). Checkpoints; a cancelled call
-        leaves nothing behind.
+        families taking turns, and the first that answers wins (Happy Eyeballs, RFC 8305). Addresses of the other family
+        that the name server is late with join in. Checkpoints; a cancelled call leaves nothing behind.
         Raises OSError: that of the last address tried, with errno, the earlier ones as notes (ECONNREFUSED,
         ETIMEDOUT after 127 s, EHOSTUNREACH, ENETUNREACH, ENETDOWN ...); socket.gaierror if the name does not resolve.
         """
@@ -187,30 +188,52 @@ class TunDialer:
             raise ValueError("host must not be empty")
         await _scapy_ready()
         failures: list[OSError] = []
-        tried: list[AddressInfo] = []
-        for patience in (RESOLUTION_DELAY, STRAGGLER_TIMEOUT):
-            # The other family's answer may come late; it is waited for where nothing else is left.
+
+        async def find(patience: float) -> list[AddressInfo]:
+            return await self._resolver.getaddrinfo(host, port, type=stdlib.SOCK_STREAM, straggler_timeout=patience)
+
+        async def find_late() -> list[AddressInfo]:
             try:
-                found = await self._resolver.getaddrinfo(
-                    host, port, type=stdlib.SOCK_STREAM, straggler_timeout=patience
-                )
-            except stdlib.gaierror:
-                if failures:
-                    break
-                raise
-            targets = taking_turns([each for each in found if each not in tried])
-            socket = await self._first_to_connect(targets, failures)
-            if socket is not None:
-                return trio.SocketStream(socket)
-            tried += targets
+                return await find(STRAGGLER_TIMEOUT)
+            except OSError:
+                return []
+
+        found = await find(RESOLUTION_DELAY)
+        info = self.tunnel_info
+        complete = info.ipv4 is None or info.ipv6 is None or len({family for family, *_ in found}) == 2
+        socket = await self._first_to_connect(found, failures, None if complete else find_late)
+        if socket is not None:
+            return trio.SocketStream(socket)
         for earlier in failures[:-1]:
             failures[-1].add_note(f"tried before: {earlier}")
         raise failures[-1]
 
-    async def _first_to_connect(self, targets: list[AddressInfo], failures: list[OSError]) -> TunSocket | None:
-        """The socket that connected first, the others closed; None, with why in ``failures``, if none did."""
+    async def _first_to_connect(
+        self,
+        found: list[AddressInfo],
+        failures: list[OSError],
+        find_late: Callable[[], Awaitable[list[AddressInfo]]] | None,
+    ) -> TunSocket | None:
+        """The socket that connected first, the others closed; None, with why in ``failures``, if none did.
+
+        ``find_late`` finds what else there is, while those ``found`` are tried; its new addresses are next (RFC
+        8305, 3).
+        """
+        targets = deque(taking_turns(found))
+        complete = find_late is None
+        more = trio.Event()
         sockets: list[TunSocket] = []
         winner: TunSocket | None = None
+
+        async def look_again(find: Callable[[], Awaitable[list[AddressInfo]]]) -> None:
+            nonlocal complete
+            late = [each for each in await find() if each not in found]
+            if late:
+                left = taking_turns([*late, *targets])
+                targets.clear()
+                targets.extend(left)
+            complete = True
+            more.set()
 
         async def attempt(target: AddressInfo, failed: trio.Event, scope: trio.CancelScope) -> None:
             nonlocal winner
@@ -228,9 +251,14 @@ class TunDialer:
 
         try:
             async with trio.open_nursery() as nursery:
-                for target in targets:
+                if find_late is not None:
+                    nursery.start_soon(look_again, find_late)
+                while targets or not complete:
+                    if not targets:
+                        await more.wait()
+                        continue
                     failed = trio.Event()
-                    nursery.start_soon(attempt, target, failed, nursery.cancel_scope)
+                    nursery.start_soon(attempt, targets.popleft(), failed, nursery.cancel_scope)
                     with trio.move_on_after(CONNECTION_ATTEMPT_DELAY):
                         await failed.wait()
         except BaseException:
@@ -379,7 +407,7 @@ class _Pinger:
 
 
 def taking_turns(found: list[AddressInfo]) -> list[AddressInfo]:
-    """``found`` with the families alternating, beginning with the first one's (RFC 8305, 4)."""
+    """``found``, at least one, with the families alternating, beginning with the first one's (RFC 8305, 4)."""
     first = [each for each in found if each[0] == found[0][0]]
     second = [each for each in found if each[0] != found[0][0]]
     turns = [each for pair in zip(first, second, strict=False) for each in pair]

@@ -69,8 +69,8 @@ async def echo(stream: trio.abc.Stream) -> None:
 async def serve_names(host: Host, nursery: trio.Nursery) -> None:
     """two.example has an address where nothing listens, and one where something does."""
 
-    async def later(socket: TunSocket, wire: bytes, asker: object) -> None:
-        await trio.sleep(0.5)
+    async def later(socket: TunSocket, wire: bytes, asker: object, delay: float) -> None:
+        await trio.sleep(delay)
         await socket.sendto(wire, asker)
 
     with host.socket(type=stdlib.SOCK_DGRAM) as socket:
@@ -84,14 +84,16 @@ async def serve_names(host: Host, nursery: trio.Nursery) -> None:
                 ("two.example.", "A"): "10.8.0.77", ("two.example.", "AAAA"): FAR6, ("six.example.", "AAAA"): FAR6,
                 ("web.example.", "A"): FAR, ("both.example.", "A"): FAR, ("both.example.", "AAAA"): FAR6,
                 ("late.example.", "A"): "10.8.0.78", ("late.example.", "AAAA"): FAR6,
+                ("soon.example.", "A"): "10.8.0.78", ("soon.example.", "AAAA"): FAR6,
                 ("slow.example.", "A"): FAR, ("slow.example.", "AAAA"): FAR6,
             }  # fmt: skip
             if (name, kind) in known:
                 response.answer.append(dns.rrset.from_text(name, 60, "IN", kind, known[name, kind]))
             elif not any(name == other for other, _ in known):
                 response.set_rcode(dns.rcode.NXDOMAIN)
-            if kind == "AAAA" and name in ("late.example.", "slow.example."):
-                nursery.start_soon(later, socket, response.to_wire(), asker)
+            delays = {"soon.example.": 0.1, "late.example.": 0.5, "slow.example.": 0.5}
+            if kind == "AAAA" and name in delays:
+                nursery.start_soon(later, socket, response.to_wire(), asker, delays[name])
             else:
                 await socket.sendto(response.to_wire(), asker)
 
@@ -156,6 +158,26 @@ async def test_an_answer_that_comes_late_is_used_where_nothing_else_is_left(auto
         start = trio.current_time()
         await dialer.open_tcp_stream("slow.example", 7)
         assert trio.current_time() - start < 0.1
+
+
+async def test_an_answer_that_comes_late_joins_the_race(autojump_clock: MockClock) -> None:
+    """A has an address where nobody answers, not even to refuse; AAAA a live one after a tenth of a second."""
+    async with dialling() as (dialer, _, _):
+        start = trio.current_time()
+        stream = await dialer.open_tcp_stream("soon.example", 7)
+        assert stream.socket.getpeername()[0] == FAR6
+        assert trio.current_time() - start < 0.5
+        await trio.sleep(1)
+        assert dialer.stack.stats().tcp_connections == 1, "the loser is still there"
+
+
+async def test_an_answer_that_comes_too_late_changes_nothing(autojump_clock: MockClock) -> None:
+    async with dialling() as (dialer, _, _):
+        start = trio.current_time()
+        with raises(errno.ECONNREFUSED) as caught:
+            await dialer.open_tcp_stream("slow.example", 8)
+        assert 0.5 < trio.current_time() - start < 1
+        assert len(caught.value.__notes__) == 1
 
 
 async def test_cancelled_on_the_way(autojump_clock: MockClock) -> None:
