@@ -8,12 +8,15 @@ verdict of whichever worker found out first, alone, in no exception group.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 import trio
 
 from .challenge import Challenge, ChallengeKind
 from .config.model import TunnelConfig
+from .config.mss import within_path
+from .config.tunnel_info import TunnelInfo
 from .controlchannel import worker as controlchannel_worker
 from .controlchannel.channel import ControlChannel
 from .datachannel import worker as datachannel_worker
@@ -31,7 +34,7 @@ from .errors import (
 from .events import Challenged, Event, ResetDone, SessionState
 from .items import ChallengeAnswer, TunnelUp
 from .networkio import worker as networkio_worker
-from .networkio.transports import FloatingTransport, Transport
+from .networkio.transports import FloatingTransport, PathWatcher, Transport
 from .packet.ids import RandomBytes, Role
 from .packetmuxer import worker as packetmuxer_worker
 from .packetmuxer.control_wrap import ControlWrap
@@ -135,6 +138,12 @@ class Connection:
             self.muxer.on_foreign = self.data.on_foreign = transport.adopt
         self._was_up = False
         self._is_datagram = not transport.is_stream
+        #: What the server said last, and what was made of it.
+        self._info: TunnelInfo | None = None
+        self._told: TunnelInfo | None = None
+        self._path_changed = trio.Event()
+        if isinstance(transport, PathWatcher):
+            transport.on_path_mtu = self._note_path
 
     async def run(self, came_up: Callable[[TunnelUp], None]) -> None:
         """Run until the connection fails; never returns normally.
@@ -149,6 +158,7 @@ class Connection:
                     for worker in self._workers(pipes):
                         nursery.start_soon(worker)
                     nursery.start_soon(self._listen, pipes, came_up)
+                    nursery.start_soon(self._watch_path, came_up)
             except BaseExceptionGroup as group:
                 verdict = self._verdict(group)
                 if verdict is None:
@@ -161,6 +171,8 @@ class Connection:
                     del verdict
             finally:
                 self._say_goodbye()
+                if isinstance(self._transport, PathWatcher):
+                    self._transport.on_path_mtu = None  # or there would be a circle
                 with trio.move_on_after(GOODBYE_GRACE, shield=True):
                     await self._transport.aclose()
 
@@ -271,7 +283,35 @@ class Connection:
         while True:
             item: TunnelUp = await inlet.receive()
             self._was_up = True
-            came_up(item)
+            self._info = item.info
+            self._told = self._within_path(item.info)
+            came_up(replace(item, info=self._told))
+
+    def _note_path(self) -> None:
+        self._path_changed.set()
+
+    async def _watch_path(self, came_up: Callable[[TunnelUp], None]) -> None:
+        """Tell when the path takes shorter packets than it did, or longer ones. In a task of its own, since
+        those who hear of it send packets."""
+        while True:
+            await self._path_changed.wait()
+            self._path_changed = trio.Event()
+            if self._info is None or self._told is None:
+                continue
+            before, self._told = self._told, self._within_path(self._info)
+            changed = tuple(
+                name for name in ("mss_ipv4", "mss_ipv6") if getattr(before, name) != getattr(self._told, name)
+            )
+            if changed:
+                came_up(TunnelUp(self._told, changed))
+
+    def _within_path(self, info: TunnelInfo) -> TunnelInfo:
+        """``info``, for the path as it is now."""
+        transport, tunnel = self._transport, self.session.negotiated
+        mtu = transport.path_mtu if isinstance(transport, PathWatcher) else None
+        if mtu is None or tunnel is None or tunnel.encapsulation is None:
+            return info
+        return within_path(info, tunnel.encapsulation, mtu)
 
     def _verdict(self, group: BaseExceptionGroup[BaseException]) -> Exception | None:
         """The one exception that says why the connection ended; None when it was only cancelled."""

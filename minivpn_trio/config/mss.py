@@ -11,11 +11,20 @@ of blocks with at least one byte of padding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .model import AEAD_CIPHERS, SMALL_BLOCK_CIPHERS, TunnelConfig
+from .tunnel_info import TunnelInfo
 
-__all__ = ["DEFAULT_MSSFIX", "DEFAULT_TUN_MTU", "Encapsulation", "fragment_limit", "mss_limits"]
+__all__ = [
+    "DEFAULT_MSSFIX",
+    "DEFAULT_TUN_MTU",
+    "Encapsulation",
+    "follows_path",
+    "fragment_limit",
+    "mss_limits",
+    "within_path",
+]
 
 DEFAULT_TUN_MTU = 1500
 #: Outer packet that most paths carry, PPPoE included.
@@ -89,14 +98,7 @@ def mss_limits(config: TunnelConfig, around: Encapsulation, *, tun_mtu: int) -> 
     value is taken, always with ``mtu`` (which openvpn may not have meant, but
     both ends should agree), or 1492 with ``mtu`` for the default MTU, or the MTU itself.
     """
-    size, outer, fixed = config.mssfix, config.mssfix_mtu, config.mssfix_fixed
-    if size is None:
-        if config.fragment is not None:
-            size, outer = config.fragment, True
-        elif config.tun_mtu == DEFAULT_TUN_MTU:
-            size, outer = DEFAULT_MSSFIX, True
-        else:
-            size, fixed = config.tun_mtu, True
+    size, outer, fixed = _mssfix(config)
     if size == 0:
         return None, None
     if fixed:
@@ -108,6 +110,41 @@ def mss_limits(config: TunnelConfig, around: Encapsulation, *, tun_mtu: int) -> 
     room = tun_mtu - _TCP_AND_IPV4
     ipv6 = min(max(min(ipv4, room) - _IPV6_MORE, SMALLEST_MSS), max(room - _IPV6_MORE, 1))
     return min(max(ipv4, SMALLEST_MSS), room), ipv6
+
+
+def _mssfix(config: TunnelConfig) -> tuple[int, bool, bool]:
+    """Its value, and whether it is with ``mtu``, with ``fixed``."""
+    if config.mssfix is not None:
+        return config.mssfix, config.mssfix_mtu, config.mssfix_fixed
+    if config.fragment is not None:
+        return config.fragment, True, config.mssfix_fixed
+    if config.tun_mtu == DEFAULT_TUN_MTU:
+        return DEFAULT_MSSFIX, True, config.mssfix_fixed
+    return config.tun_mtu, config.mssfix_mtu, True
+
+
+def follows_path(config: TunnelConfig) -> bool:
+    """Whether ``mssfix`` is about the outer packet, and so about the path that this takes."""
+    size, _, fixed = _mssfix(config)
+    return size > 0 and not fixed
+
+
+def within_path(info: TunnelInfo, around: Encapsulation, path_mtu: int) -> TunnelInfo:
+    """``info`` with its MSS limits lowered so far that the outer packet stays whole on a path of ``path_mtu`` bytes.
+
+    As openvpn does when it learns a path's MTU (reference: init.c,
+    frame_adjust_path_mtu): not with ``mssfix 0``, and never below 88. Whoever
+    has ``follows_path`` say no wants the kernel to make fragments.
+    """
+    if info.mss_ipv4 is None or info.mss_ipv6 is None:
+        return info
+    room = path_mtu - around.header - around.outer_headers
+    ipv4 = around.largest_plaintext(room) - around.inner_header - _TCP_AND_IPV4
+    return replace(
+        info,
+        mss_ipv4=min(info.mss_ipv4, max(ipv4, SMALLEST_MSS)),
+        mss_ipv6=min(info.mss_ipv6, max(ipv4 - _IPV6_MORE, SMALLEST_MSS)),
+    )
 
 
 def fragment_limit(config: TunnelConfig, around: Encapsulation) -> int | None:

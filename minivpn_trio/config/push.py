@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ..errors import ConnectError, Stage
 from .model import AEAD_CIPHERS, SMALL_BLOCK_CIPHERS, SMALL_BLOCK_RENEG_BYTES, TunnelConfig
-from .mss import Encapsulation, fragment_limit, mss_limits
+from .mss import Encapsulation, follows_path, fragment_limit, mss_limits
 from .pull_filter import filter_push
 from .push_update import Updated, apply_update
 from .pushed import PushAssembler, PushedOptions, parse_parameters, parse_push
@@ -73,6 +73,8 @@ class NegotiatedTunnel:
     protocol_flags: frozenset[str] = frozenset()
     auth_token: str | None = field(default=None, repr=False)
     auth_token_user: str | None = field(default=None, repr=False)
+    #: What surrounds the packets, so that they can be made to fit the path; None: they are not to be.
+    encapsulation: Encapsulation | None = None
     #: What the user should hear of: nonsense in the push, refused options.
     warnings: tuple[str, ...] = ()
 
@@ -295,6 +297,7 @@ def negotiate(
         protocol_flags=merged.protocol_flags,
         auth_token=merged.auth_token,
         auth_token_user=merged.auth_token_user,
+        encapsulation=around if follows_path(counted) else None,
         warnings=tuple(warnings),
     )
 

@@ -92,6 +92,8 @@ class _Addressed:
         self.address = address
         self.recvfrom = sock.recvfrom
         self.fileno, self.close, self.setblocking = sock.fileno, sock.close, sock.setblocking
+        # The kernel knows the path of a connected socket only.
+        self.family, self.getsockopt = sock.family, sock.getsockopt
 
     def is_from_peer(self, source: Any) -> bool:
         """Whether it is where the peer is. Flow labels do not count."""

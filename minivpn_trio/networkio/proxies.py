@@ -267,6 +267,12 @@ class SocksUDPTransport(UDPTransport):
         self._header = header
         self._ended = False
 
+    @property
+    def path_mtu(self) -> int | None:
+        """What is left of it for IP packets without the relay's header."""
+        mtu = super().path_mtu
+        return None if mtu is None else mtu - len(self._header)
+
     async def receive(self) -> Burst:
         """1 to 64 datagrams. Cancel-safe. Raises OSError also when the proxy ended the relaying."""
         while True:

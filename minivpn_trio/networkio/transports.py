@@ -6,6 +6,11 @@ times a drained one), and hands runs of equal-sized datagrams to the kernel in
 one call by UDP generic segmentation offload where the kernel has it. Whether
 the host coalesces datagrams on the way in (UDP_GRO) is tried out now and then, and kept while it does.
 
+A datagram that is too long for the path goes in fragments, which the kernel
+makes, as openvpn's go unless ``mtu-disc`` is set: it arrives, if slowly. What the
+kernel knows of the path is looked at now and then (``PathWatcher``), so that
+the tunnel can make its packets smaller.
+
 The sockets are made from the standard library's, so they never go through a
 socket factory that a program installed for its traffic inside the tunnel.
 """
@@ -32,6 +37,7 @@ from .scramble import Scrambler
 __all__ = [
     "MAX_BURST",
     "FloatingTransport",
+    "PathWatcher",
     "PromptTransport",
     "ScrambledTransport",
     "StreamTransport",
@@ -63,6 +69,12 @@ COALESCING_TRIAL = 1024
 COALESCING_PAUSE = 1 << 18
 #: The ancillary message with the size of the datagrams that were coalesced, an int.
 COALESCED_SPACE = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
+#: IP_MTU and IPV6_MTU, for which not every Python's socket module has names: what the kernel knows of a connected
+#: socket's path, bytes of IP packet. And after how many datagrams sent to look.
+PATH_MTU = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
+PATH_LOOK = 64
+#: IP and UDP around a datagram's payload.
+HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 #: How many errors in a row a drain swallows before it yields to the scheduler.
 MAX_ERRORS_IN_A_ROW = 16
 
@@ -132,6 +144,19 @@ class FloatingTransport(Protocol):
         ...
 
 
+@runtime_checkable
+class PathWatcher(Protocol):
+    """A transport that knows how large a packet its path takes whole."""
+
+    @property
+    def path_mtu(self) -> int | None:
+        """Bytes of outer IP packet; None: not known."""
+        ...
+
+    #: Called when that changed, from within a call that sends.
+    on_path_mtu: Callable[[], None] | None
+
+
 class UDPTransport:
     """A connected UDP socket. Owns it. The kernel drops datagrams from other sources."""
 
@@ -150,6 +175,13 @@ class UDPTransport:
         self._peer = peer
         self._established = False
         self._segmentation = hasattr(socket, "SOCK_NONBLOCK")
+        #: Called when ``path_mtu`` changed.
+        self.on_path_mtu: Callable[[], None] | None = None
+        self._family = sock.family
+        self._path_mtu: int | None = None
+        #: Longest datagram that goes whole, as far as is known; when, in ``packets_out``, to look again.
+        self._longest = RECEIVE_SIZE
+        self._path_look_at = 0
         #: Whether the kernel may hand over several datagrams as one; until when, in ``packets_in``, that holds;
         #: how many came that way since.
         self._coalescing = False
@@ -274,8 +306,12 @@ class UDPTransport:
     def _send_from(self, burst: Sequence[bytes], start: int) -> int:
         """Send from index ``start`` on; the index of the first datagram that found no room."""
         total = len(burst)
+        if self.packets_out >= self._path_look_at:
+            self._look_at_path()
         while start < total:
-            end = train_end(burst, start) if self._segmentation else start + 1
+            # The kernel cuts trains, or fragments single datagrams, not both.
+            train = self._segmentation and len(burst[start]) <= self._longest
+            end = train_end(burst, start) if train else start + 1
             try:
                 if end - start > 1:
                     sent = self._sock.sendmsg(burst[start:end], [segmentation(len(burst[start]))])
@@ -285,15 +321,37 @@ class UDPTransport:
                 return start
             except OSError as exc:
                 if end - start > 1 and exc.errno in (errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.ENOPROTOOPT):
-                    # The kernel, the device or the path's MTU cannot do it: one by one from now on.
-                    self._segmentation = False
+                    # The path's MTU: one by one, those that are as long. Or the kernel or the device cannot do it.
+                    self._look_at_path()
+                    self._segmentation = len(burst[start]) > self._longest
                     continue
+                if exc.errno == errno.EMSGSIZE:
+                    self._look_at_path()
                 self._lost(exc, end - start)
             else:
                 self.packets_out += end - start
                 self.bytes_out += sent
             start = end
         return total
+
+    @property
+    def path_mtu(self) -> int | None:
+        """What the kernel knows of the path, bytes of IP packet; None: nothing."""
+        return self._path_mtu
+
+    def _look_at_path(self) -> None:
+        """Ask the kernel, which hears from routers, what the path takes."""
+        self._path_look_at = self.packets_out + PATH_LOOK
+        family = self._family
+        try:
+            mtu = self._sock.getsockopt(*PATH_MTU[family]) if sys.platform == "linux" else 0
+        except (OSError, KeyError):
+            mtu = 0
+        if mtu and mtu != self._path_mtu:
+            self._path_mtu = mtu
+            self._longest = mtu - HEADERS[family]
+            if self.on_path_mtu is not None:
+                self.on_path_mtu()
 
     def _lost(self, exc: OSError, count: int) -> None:
         if exc.errno == errno.EMSGSIZE:
@@ -495,6 +553,21 @@ class ScrambledTransport:
     def peer(self) -> str | None:
         """As the inner transport's."""
         return self._inner.peer
+
+    @property
+    def path_mtu(self) -> int | None:
+        """As the inner transport's: a disguise adds nothing."""
+        return self._inner.path_mtu if isinstance(self._inner, PathWatcher) else None
+
+    @property
+    def on_path_mtu(self) -> Callable[[], None] | None:
+        """The inner transport's."""
+        return self._inner.on_path_mtu if isinstance(self._inner, PathWatcher) else None
+
+    @on_path_mtu.setter
+    def on_path_mtu(self, callback: Callable[[], None] | None) -> None:
+        if isinstance(self._inner, PathWatcher):
+            self._inner.on_path_mtu = callback
 
     async def receive(self) -> Burst:
         """1 to 64 datagrams. Errors and cancellation as with the inner transport."""

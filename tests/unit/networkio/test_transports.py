@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -101,7 +102,7 @@ async def test_segmentation_that_the_kernel_refuses_falls_back(
         """The socket, with a sendmsg that knows no UDP_SEGMENT."""
 
         def __init__(self, inner: socket.socket) -> None:
-            self.send = inner.send
+            self.send, self.getsockopt = inner.send, inner.getsockopt
 
         def sendmsg(self, *args: object) -> int:
             calls.append(args)
@@ -303,3 +304,54 @@ async def test_what_a_stream_takes_at_once_is_followed_by_the_rest() -> None:
     await transport.aclose()
     assert transport.send_some([b"x"]) == 0
     await received.aclose()
+
+
+class Path:
+    """A connected socket on a path of ``mtu`` bytes, as Linux would have it."""
+
+    def __init__(self, inner: socket.socket, mtu: int) -> None:
+        self.inner, self.mtu = inner, mtu
+        self.trains: list[int] = []
+        self.singles = 0
+
+    def getsockopt(self, level: int, option: int) -> int:
+        assert (level, option) == (socket.IPPROTO_IP, 14)
+        return self.mtu
+
+    def sendmsg(self, datagrams: list[bytes], ancillary: object) -> int:
+        if len(datagrams[0]) + 28 > self.mtu:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        self.trains.append(len(datagrams))
+        return sum(map(self.inner.send, datagrams))
+
+    def send(self, datagram: bytes) -> int:
+        self.singles += 1
+        return self.inner.send(datagram)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="IP_MTU is Linux's")
+async def test_a_path_that_narrows_and_widens(
+    udp_pair: tuple[UDPTransport, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is too long goes one by one, for the kernel to fragment; trains of what fits go on."""
+    transport, _ = udp_pair
+    told: list[int | None] = []
+    transport.on_path_mtu = lambda: told.append(transport.path_mtu)
+    inner = transport._sock
+    path = Path(inner, 1500)
+    monkeypatch.setattr(transport, "_sock", path)
+    long, short = [bytes(1400)] * 10, [bytes(900)] * 10
+    await transport.send(long)
+    assert (told, path.trains, path.singles) == ([1500], [10], 0)
+    path.mtu = 1200
+    await transport.send(long)
+    assert (told, path.trains, path.singles) == ([1500, 1200], [10], 10)
+    await transport.send(short)
+    assert (path.trains, path.singles) == ([10, 10], 10)
+    path.mtu = 1500
+    for _ in range(8):
+        await transport.send(long)
+    assert told == [1500, 1200, 1500]
+    assert path.trains[2:], "trains again"
+    assert path.trains[2] == 10
+    monkeypatch.setattr(transport, "_sock", inner)
