@@ -68,6 +68,9 @@ _RCVBUF, _MAX_RCVBUF = (stdlib.SOL_SOCKET, stdlib.SO_RCVBUF), 8 << 20
 _MAXSEG = (_LEVEL_TCP, stdlib.TCP_MAXSEG)
 #: IP_MTU and IPV6_MTU: what is known of the path to where the socket is connected. Not in every Python's socket module.
 _MTU = ((stdlib.IPPROTO_IP, 14), (stdlib.IPPROTO_IPV6, 24))
+#: IP_MTU_DISCOVER and IPV6_MTU_DISCOVER, and the two values of them that forbid fragments: DO and PROBE.
+_MTU_DISCOVER = ((stdlib.IPPROTO_IP, 10), (stdlib.IPPROTO_IPV6, 23))
+_NO_FRAGMENTS = (2, 3)
 #: Flags that ask for what happens anyway, or for nothing that would be noticed.
 _SEND_FLAGS = sum(getattr(stdlib, name, 0) for name in ("MSG_NOSIGNAL", "MSG_DONTWAIT", "MSG_MORE", "MSG_EOR"))
 _RECEIVE_FLAGS = sum(getattr(stdlib, name, 0) for name in ("MSG_DONTWAIT", "MSG_WAITALL", "MSG_CMSG_CLOEXEC"))
@@ -93,6 +96,7 @@ for _name in ("TCP_NOTSENT_LOWAT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT
         _DEFAULTS[_LEVEL_TCP, getattr(stdlib, _name)] = 0
 if hasattr(stdlib, "SO_REUSEPORT"):
     _DEFAULTS[stdlib.SOL_SOCKET, stdlib.SO_REUSEPORT] = 0
+_DEFAULTS.update(dict.fromkeys(_MTU_DISCOVER, 1))
 # Not in every Python's socket module; asyncio, trio and anyio use the number too.
 _DEFAULTS[stdlib.IPPROTO_IP, 24] = 0  # IP_BIND_ADDRESS_NO_PORT
 
@@ -264,7 +268,7 @@ class TunSocket(trio.socket.SocketType):
 
         SO_LINGER with a time of 0 makes ``close`` reset the connection; SO_KEEPALIVE with TCP_KEEPIDLE,
         TCP_KEEPINTVL and TCP_KEEPCNT, and TCP_USER_TIMEOUT are obeyed, and for datagrams the time to
-        live and SO_RCVBUF. The rest is remembered.
+        live, SO_RCVBUF and IP_MTU_DISCOVER. The rest is remembered.
         """
         self._check_open()
         if value is None:
@@ -287,7 +291,11 @@ class TunSocket(trio.socket.SocketType):
         if self._endpoint is None:
             return
         self._endpoint.ttl = self._ttl()
-        if isinstance(self._endpoint, UdpEndpoint) and _RCVBUF in self._options:
+        if not isinstance(self._endpoint, UdpEndpoint):
+            return
+        discover = _MTU_DISCOVER[self._family != stdlib.AF_INET]
+        self._endpoint.dont_fragment = self._options.get(discover) in _NO_FRAGMENTS
+        if _RCVBUF in self._options:
             # Twice what is asked for, as Linux does (socket(7)), within reason.
             self._endpoint.max_queued_bytes = max(2048, min(2 * self._options[_RCVBUF], _MAX_RCVBUF))
 

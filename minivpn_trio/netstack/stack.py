@@ -36,7 +36,7 @@ from ..packet.ids import RandomBytes
 from ..stats import NetstackStats
 from . import scapy_wire
 from .fragments import FragmentTable, split
-from .icmp import IcmpEndpoint, answer_echo_untrusted, echo_reply, error_of, is_error, mtu_of, quote_untrusted
+from .icmp import IcmpEndpoint, Quote, answer_echo_untrusted, echo_reply, error_of, is_error, mtu_of, quote_untrusted
 from .icmp_errors import port_unreachable, protocol_unreachable, reassembly_time_exceeded, whole_packet
 from .numbering import Numbering
 from .packets import ACK, FIN, RST, SYN, Address, Fragment, IcmpMessage, IpPayload, TcpSegment, UdpDatagram
@@ -645,7 +645,28 @@ class Stack:
 
     def _handle_icmp_error(self, message: IcmpMessage, now: float) -> None:
         """Believed only if the packet that it quotes may be one of ours (RFC 5927)."""
-        quote = quote_untrusted(message)
+        self._handle_quoted(message, quote_untrusted(message), now)
+
+    def handle_too_big(self, packet: bytes, mtu: int, now: float) -> None:
+        """``packet``, which this stack sent, is too large for the tunnel, which takes ``mtu`` bytes: as if a router had
+        said so. TCP sends shorter segments, and again what is in flight; a datagram socket sends fragments from now on,
+        or hears of it if it forbids them."""
+        self._now = now
+        self._refuse_too_big(packet, mtu, now)
+        self._finish(now)
+
+    def _refuse_too_big(self, packet: bytes, mtu: int, now: float) -> None:
+        if len(packet) < 40:
+            return
+        ipv4 = packet[0] >> 4 == 4
+        src = _source(packet)
+        message = IcmpMessage(src, src, 3 if ipv4 else 2, 4 if ipv4 else 0, mtu, packet)
+        try:
+            self._handle_quoted(message, quote_untrusted(message), now)
+        except ProtocolError as exc:
+            self.drops[exc.reason] += 1
+
+    def _handle_quoted(self, message: IcmpMessage, quote: Quote, now: float) -> None:
         if not self._looping and self.is_own(quote.dst):
             raise ProtocolError(DropReason.BAD_ADDRESS)
         error, mtu = error_of(message), mtu_of(message)
@@ -668,6 +689,8 @@ class Stack:
             if mtu is not None:
                 # The next datagram of that size goes in fragments.
                 self._learn_mtu(quote.dst, mtu, now)
+                if endpoint.dont_fragment and error is not None:
+                    endpoint.handle_error(error)
             elif error is not None:
                 endpoint.handle_error(error)
             return
@@ -748,6 +771,7 @@ class Stack:
         self.mtu = info.mtu
         self._mss = {4: info.mss_ipv4, 16: info.mss_ipv6}
         self._path_mtus.clear()
+        self._sift_output(now)
         gone = os_error(errno.EADDRNOTAVAIL)
         for connection in list(self._connections.values()):
             if not self.is_own(connection.local[0]):
@@ -760,6 +784,14 @@ class Stack:
             if address is not None and any(address) and not self.is_own(address):
                 endpoint.handle_error(os_error(errno.ENETDOWN))
         self._finish(now)
+
+    def _sift_output(self, now: float) -> None:
+        """What still waits and no longer fits the tunnel is not sent, but told to who said it."""
+        large = [packet for packet in self._output if len(packet) > self.mtu]
+        if large:
+            self._output = deque(packet for packet in self._output if len(packet) <= self.mtu)
+            for packet in large:
+                self._refuse_too_big(packet, self.mtu, now)
 
     def fail(self, error: OSError) -> None:
         """The tunnel is gone: every connection, listener and endpoint gets ``error``, and new ones are refused

@@ -180,6 +180,8 @@ class UdpEndpoint:
         self.closed: bool = False
         #: IP time to live of what is sent.
         self.ttl = 64
+        #: What is too large for the path is refused, not sent in fragments (IP_MTU_DISCOVER).
+        self.dont_fragment = False
         self.drops: Counter[DropReason] = Counter()
         self._stack = stack
         #: How many bytes of datagrams may wait; each counts for its payload and 200 more.
@@ -228,7 +230,7 @@ class UdpEndpoint:
 
         It is dropped, and counted by the stack, if there is no room: see ``writable``.
 
-        Raises OSError: EDESTADDRREQ, EMSGSIZE (more than UDP can carry),
+        Raises OSError: EDESTADDRREQ, EMSGSIZE (more than UDP can carry, or than the path takes with ``dont_fragment``),
         EINVAL (no such port, or out of the tunnel from a loopback address),
         ENETUNREACH or EAFNOSUPPORT (no address of that family), EBADF after closing, or a pending error.
         """
@@ -249,12 +251,12 @@ class UdpEndpoint:
         network_header = 20 if len(address) == 4 else 40
         if len(payload) > 65535 - _UDP_HEADER - (20 if len(address) == 4 else 0):
             raise _os_error(errno.EMSGSIZE)
-        packet = build_udp(UdpDatagram(own, address, self.local[1], port, bytes(payload)), ttl=self.ttl)
         mtu = self._stack.mtu_to(address)
-        if network_header + _UDP_HEADER + len(payload) <= mtu:
-            pieces = [packet]
-        else:
-            pieces = split(packet, mtu, self._stack.next_ident())
+        whole = network_header + _UDP_HEADER + len(payload) <= mtu
+        if self.dont_fragment and not whole:
+            raise _os_error(errno.EMSGSIZE)
+        packet = build_udp(UdpDatagram(own, address, self.local[1], port, bytes(payload)), ttl=self.ttl)
+        pieces = [packet] if whole else split(packet, mtu, self._stack.next_ident())
         self._credit = max(self._credit - len(pieces), 0)
         for piece in pieces:
             if not self._stack.send_ip(piece):
