@@ -136,7 +136,6 @@ class Stack:
         self._now = now
         self._numbering = Numbering(rng)
         self._templates = SegmentTemplates()
-        self._ident = int.from_bytes(rng(2), "big")
         self._failure: OSError | None = None
 
         #: All connections, and those that the fast path knows, by source, destination and ports of arriving packets.
@@ -564,11 +563,7 @@ class Stack:
                 # As connect() of a kernel: bound to the address that reaches the remote.
                 address = source
         if not port:
-            other, other_port = remote or (b"", 0)
-            port = (
-                self._numbering.port(address or b"", other, other_port, lambda p: not _taken(self._udp, address, p))
-                or 0
-            )
+            port = self._numbering.random_port(lambda p: not _taken(self._udp, address, p)) or 0
         if not port or _taken(self._udp, address, port):
             raise os_error(errno.EADDRINUSE)
         self._udp[address, port] = handler
@@ -639,8 +634,9 @@ class Stack:
         """Send an echo reply: as large as the request, so perhaps in fragments."""
         if not self._echoes.take(now):
             return
-        mtu = self.mtu_to(_destination(answer))
-        for piece in [answer] if len(answer) <= mtu else split(answer, mtu, self.next_ident()):
+        remote = _destination(answer)
+        mtu = self.mtu_to(remote)
+        for piece in [answer] if len(answer) <= mtu else split(answer, mtu, self.next_ident(remote)):
             self.send_ip(piece)
 
     def _handle_icmp_error(self, message: IcmpMessage, now: float) -> None:
@@ -848,10 +844,9 @@ class Stack:
         """Path MTU to ``remote`` as far as it is known, bytes of IP packet."""
         return self._path_mtus.to(remote, self.mtu, self._now)
 
-    def next_ident(self) -> int:
-        """An IPv4 identification."""
-        self._ident = (self._ident + 1) & 0xFFFF
-        return self._ident
+    def next_ident(self, remote: Address) -> int:
+        """An identification for fragments to ``remote``, 32 bits."""
+        return self._numbering.identification(remote)
 
     def send_ip(self, packet: bytes) -> bool:
         """Queue a complete IP packet that is not TCP's; False, counted, when the output queue is full, but for what

@@ -81,8 +81,8 @@ class UdpStack(Protocol):
         """Largest IP packet for ``remote``, bytes."""
         ...
 
-    def next_ident(self) -> int:
-        """An IP identification for fragments."""
+    def next_ident(self, remote: Address) -> int:
+        """An IP identification for fragments to ``remote``, 32 bits."""
         ...
 
     def send_ip(self, packet: bytes) -> bool:
@@ -256,7 +256,7 @@ class UdpEndpoint:
         if self.dont_fragment and not whole:
             raise _os_error(errno.EMSGSIZE)
         packet = build_udp(UdpDatagram(own, address, self.local[1], port, bytes(payload)), ttl=self.ttl)
-        pieces = [packet] if whole else split(packet, mtu, self._stack.next_ident())
+        pieces = [packet] if whole else split(packet, mtu, self._stack.next_ident(address))
         self._credit = max(self._credit - len(pieces), 0)
         for piece in pieces:
             if not self._stack.send_ip(piece):

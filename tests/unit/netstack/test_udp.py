@@ -47,7 +47,7 @@ class NoteTaker:
     def mtu_to(self, remote: Address) -> int:
         return self.mtu
 
-    def next_ident(self) -> int:
+    def next_ident(self, remote: Address) -> int:
         return 99
 
     def send_ip(self, packet: bytes) -> bool:
