@@ -143,6 +143,8 @@ class Stack:
         self._fast: dict[bytes, TcpConnection] = {}
         self._touched: list[TcpConnection] = []
         self._listeners: dict[tuple[Address | None, int], TcpListener] = {}
+        #: Ports that somebody chose and does not use yet.
+        self._reserved: dict[tuple[Address | None, int], tuple[Address | None, int]] = {}
         self._embryos: dict[TcpConnection, TcpListener] = {}
         self._time_wait = TimeWaitTable(duration=self.settings.time_wait, most=self.limits.time_wait)
         self._udp: dict[tuple[Address | None, int], UdpEndpoint] = {}
@@ -366,6 +368,7 @@ class Stack:
                 key in self._connections
                 or key in self._time_wait
                 or _bound_to(self._listeners, own, candidate) is not None
+                or _bound_to(self._reserved, own, candidate) is not None
             )
 
         if not own_port:
@@ -388,13 +391,40 @@ class Stack:
         self._check_up()
         address, port = local
         self._check_bindable(address)
-        if not port:
-            port = self._numbering.port(address or b"", b"", 0, lambda p: not _taken(self._listeners, address, p)) or 0
-        if not port or _taken(self._listeners, address, port):
-            raise os_error(errno.EADDRINUSE)
+        port = self._free_port(address, port)
         listener = TcpListener((address, port), backlog=backlog, on_close=self._close_listener)
         self._listeners[address, port] = listener
         return listener
+
+    def _free_port(self, address: Address | None, port: int) -> int:
+        """``port`` if nobody listens there or has reserved it; for 0, one like that. Raises OSError(EADDRINUSE)."""
+
+        def free(candidate: int) -> bool:
+            return not (_taken(self._listeners, address, candidate) or _taken(self._reserved, address, candidate))
+
+        chosen = port or self._numbering.port(address or b"", b"", 0, free)
+        if chosen is None or not free(chosen):
+            raise os_error(errno.EADDRINUSE)
+        return chosen
+
+    def reserve_tcp(self, local: tuple[Address | None, int]) -> tuple[Address | None, int]:
+        """Keep a port, 0 to have one chosen, from others until ``release_tcp``; what is kept. Addresses are as for
+        ``listen_tcp``.
+
+        Raises OSError: EADDRINUSE, EADDRNOTAVAIL, ENOBUFS, or what ``fail`` said.
+        """
+        self._check_up()
+        self._check_bindable(local[0])
+        if len(self._reserved) >= self.limits.endpoints:
+            raise os_error(errno.ENOBUFS)
+        kept = local[0], self._free_port(*local)
+        self._reserved[kept] = kept
+        return kept
+
+    def release_tcp(self, kept: tuple[Address | None, int]) -> None:
+        """Undo ``reserve_tcp``."""
+        if self._reserved.get(kept) is kept:
+            del self._reserved[kept]
 
     def _close_listener(self, listener: TcpListener, now: float) -> None:
         self._now = now
@@ -450,9 +480,13 @@ class Stack:
         turn, and is flushed again then."""
         room = self.limits.output_data - len(self._output) - len(self._looped)
         turns = self._turns
-        if room > 0 and (not turns or turns.take(connection)):
-            return room
         sender = connection.sender
+        if room > 0:
+            if turns.take(connection):
+                sender.pacer.held_back = True
+                return room
+            if not turns:
+                return room
         turns.join(connection, few=sender.buffered <= 2 * sender.mss)
         return 0
 
@@ -799,6 +833,7 @@ class Stack:
         for listener in list(self._listeners.values()):
             listener.fail(error)
         self._listeners.clear()
+        self._reserved.clear()
         endpoints: list[UdpEndpoint | IcmpEndpoint] = [*self._udp.values(), *self._icmp.values()]
         for endpoint in endpoints:
             endpoint.handle_error(error)

@@ -28,13 +28,16 @@ _SHORTEST_TRAIN, _LONGEST_TRAIN = 10, 44
 class Pacer:
     """Rates are bytes a second, sizes bytes, times seconds."""
 
-    __slots__ = ("_at", "_credit", "_depth", "due", "rate")
+    __slots__ = ("_at", "_credit", "_depth", "due", "held_back", "rate")
 
     def __init__(self) -> None:
         #: inf: no pacing.
         self.rate: float = inf
         #: When more may go out; inf: nothing was held back.
         self.due: float = inf
+        #: The way out of the stack was full, and now it is our turn: what could have left meanwhile may leave at once,
+        #: a whole train at most. That queue is the bottleneck then, and paces by itself.
+        self.held_back: bool = False
         self._credit = 0.0
         self._depth = 0.0
         self._at = 0.0
@@ -56,7 +59,11 @@ class Pacer:
         if rate == inf:
             return _LONGEST_TRAIN
         depth = self._depth = min(max(rate * _TRAIN_TIME, _SHORTEST_TRAIN * mss), _LONGEST_TRAIN * mss)
-        credit = self._credit = min(self._credit + (now - self._at) * rate, depth)
+        most = depth
+        if self.held_back:
+            most = _LONGEST_TRAIN * mss
+            self.held_back = False
+        credit = self._credit = min(self._credit + (now - self._at) * rate, most)
         self._at = now
         if credit >= mss:
             self.due = inf
