@@ -27,6 +27,7 @@ import operator
 import os
 import socket as stdlib
 import struct
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -34,7 +35,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import trio
 
 from .ping import PingEndpoint
+from .tcp.congestion import ALGORITHMS
 from .tcp.connection import TcpConnection
+from .tcp.info import tcp_info
 from .udp import UdpEndpoint
 
 if TYPE_CHECKING:
@@ -66,6 +69,9 @@ _KEEPALIVE_PACE = (getattr(stdlib, "TCP_KEEPINTVL", 5), getattr(stdlib, "TCP_KEE
 _USER_TIMEOUT = (_LEVEL_TCP, getattr(stdlib, "TCP_USER_TIMEOUT", 18))
 _RCVBUF, _MAX_RCVBUF = (stdlib.SOL_SOCKET, stdlib.SO_RCVBUF), 8 << 20
 _MAXSEG = (_LEVEL_TCP, stdlib.TCP_MAXSEG)
+#: A name in ``ALGORITHMS``, as bytes; as much of it as Linux returns (TCP_CA_NAME_MAX).
+_CONGESTION, _CONGESTION_SIZE = (_LEVEL_TCP, getattr(stdlib, "TCP_CONGESTION", 13)), 16
+_INFO = (_LEVEL_TCP, getattr(stdlib, "TCP_INFO", 11))
 #: IP_MTU and IPV6_MTU: what is known of the path to where the socket is connected. Not in every Python's socket module.
 _MTU = ((stdlib.IPPROTO_IP, 14), (stdlib.IPPROTO_IPV6, 24))
 #: IP_MTU_DISCOVER and IPV6_MTU_DISCOVER, and the two values of them that forbid fragments: DO and PROBE.
@@ -158,9 +164,11 @@ class TunSocket(trio.socket.SocketType):
         self._listener: TcpListener | None = None
         self._endpoint: UdpEndpoint | PingEndpoint | None = None
         self._bound: tuple[Address | None, int] | None = None
+        self._reservation: tuple[Address | None, int] | None = None
         self._closed = False
         self._shut_read = self._shut_write = False
         self._options: dict[tuple[int, int], int] = {}
+        self._congestion = pump.stack.settings.congestion
         self._linger_zero = False
         self._receiving = _Exclusive("receiving from")
         self._sending = _Exclusive("sending on")
@@ -238,7 +246,10 @@ class TunSocket(trio.socket.SocketType):
     # --- options -----------------------------------------------------------------------------------------------------
 
     def getsockopt(self, level: int, optname: int, buflen: int | None = None) -> Any:
-        """As ``socket.socket.getsockopt``; OSError(ENOPROTOOPT) for options that are not known."""
+        """As ``socket.socket.getsockopt``; OSError(ENOPROTOOPT) for options that are not known.
+
+        TCP_INFO is Linux's structure as far as its ``tcpi_total_retrans``.
+        """
         self._check_open()
         key = (level, optname)
         if key == (stdlib.SOL_SOCKET, stdlib.SO_ERROR):
@@ -255,6 +266,14 @@ class TunSocket(trio.socket.SocketType):
             value = self._path_mtu()
         elif key == _MAXSEG and self._type == stdlib.SOCK_STREAM:
             value = 536 if self._connection is None else self._pump.stack.mss_to(self._connection.remote[0])
+        elif key == _CONGESTION and self._type == stdlib.SOCK_STREAM:
+            name = self._congestion.encode().ljust(_CONGESTION_SIZE, b"\0")
+            return int.from_bytes(name[:4], sys.byteorder) if buflen is None else name[:buflen]
+        elif key == _INFO and self._type == stdlib.SOCK_STREAM:
+            if buflen is None:
+                raise _os_error(errno.EINVAL)
+            connection = self._connected()
+            return tcp_info(connection, self._pump.stack.mtu_to(connection.remote[0]))[:buflen]
         elif key == (stdlib.SOL_SOCKET, stdlib.SO_LINGER):
             return struct.pack("ii", int(self._linger_zero), 0)
         elif key in _DEFAULTS:
@@ -267,7 +286,8 @@ class TunSocket(trio.socket.SocketType):
         """As ``socket.socket.setsockopt``; OSError(ENOPROTOOPT) for options that are not known.
 
         SO_LINGER with a time of 0 makes ``close`` reset the connection; SO_KEEPALIVE with TCP_KEEPIDLE,
-        TCP_KEEPINTVL and TCP_KEEPCNT, and TCP_USER_TIMEOUT are obeyed, and for datagrams the time to
+        TCP_KEEPINTVL and TCP_KEEPCNT, TCP_USER_TIMEOUT and TCP_CONGESTION (ENOENT for an algorithm that there is
+        not) are obeyed, and for datagrams the time to
         live, SO_RCVBUF and IP_MTU_DISCOVER. The rest is remembered.
         """
         self._check_open()
@@ -278,6 +298,16 @@ class TunSocket(trio.socket.SocketType):
                 raise _os_error(errno.EINVAL)
             on, seconds = struct.unpack("ii", value)
             self._linger_zero = bool(on) and seconds == 0
+            return
+        if (level, optname) == _CONGESTION and self._type == stdlib.SOCK_STREAM:
+            if isinstance(value, int):
+                raise _os_error(errno.EINVAL)
+            name = bytes(value)[: _CONGESTION_SIZE - 1].partition(b"\0")[0].decode("ascii", "replace")
+            if name not in ALGORITHMS:
+                raise _os_error(errno.ENOENT)
+            self._congestion = name
+            if self._connection is not None:
+                self._connection.set_congestion(name)
             return
         if (level, optname) not in _DEFAULTS:
             raise _os_error(errno.ENOPROTOOPT)
@@ -343,7 +373,10 @@ class TunSocket(trio.socket.SocketType):
     # --- opening -----------------------------------------------------------------------------------------------------
 
     async def bind(self, address: Any) -> None:
-        """Choose our end. Checkpoints. Raises OSError: EINVAL (bound already), EADDRNOTAVAIL, EADDRINUSE."""
+        """Choose our end; with port 0 a port is chosen, and kept from others until it is used. Checkpoints.
+
+        Raises OSError: EINVAL (bound already), EADDRNOTAVAIL, EADDRINUSE.
+        """
         local = await self._numeric(address, local=True)
         await trio.lowlevel.checkpoint()
         self._check_open()
@@ -351,8 +384,14 @@ class TunSocket(trio.socket.SocketType):
             raise _os_error(errno.EINVAL)
         if self._type == stdlib.SOCK_DGRAM:
             self._open_endpoint((self._any(local[0]), local[1]))
-        elif local[0] is not None and not self._pump.stack.is_own(local[0]):
-            raise _os_error(errno.EADDRNOTAVAIL)
+        else:
+            stack = self._pump.stack
+            if local[0] is not None and not stack.is_own(local[0]):
+                raise _os_error(errno.EADDRNOTAVAIL)
+            # Whether a certain port is free shows when it is used, which SO_REUSEADDR makes the usual way.
+            if not local[1]:
+                self._reservation = stack.reserve_tcp((self._any(local[0]), local[1]))
+                local = local[0], self._reservation[1]
         self._bound = local
 
     def listen(self, backlog: int = 128) -> None:
@@ -365,6 +404,7 @@ class TunSocket(trio.socket.SocketType):
         if self._listener is None:
             host, port = self._bound or (None, 0)
             stack = self._pump.stack
+            self._release()
             self._listener = self._pump.run(
                 stack.listen_tcp, (self._any(host), port), trio.current_time(), min(max(backlog, 1), 128)
             )
@@ -392,6 +432,9 @@ class TunSocket(trio.socket.SocketType):
                     break
                 await self._wait(self._readers)
         accepted = TunSocket(self._pump, self._family, self._type, self._proto, resolve=self._resolve)
+        # Before ``_adopt``, which makes the connection obey them (socket(7): a new socket has its listener's).
+        accepted._options = dict(self._options)
+        accepted._congestion, accepted._linger_zero = self._congestion, self._linger_zero
         accepted._adopt(connection)
         return accepted, self._sockaddr(connection.remote)
 
@@ -424,6 +467,7 @@ class TunSocket(trio.socket.SocketType):
         if self._bound is not None:
             own, own_port = self._bound
             local = (own or b"", own_port)
+            self._release()
         try:
             connection = self._pump.run(self._pump.stack.connect_tcp, (host, port), trio.current_time(), local)
             self._adopt(connection)
@@ -439,8 +483,16 @@ class TunSocket(trio.socket.SocketType):
     def _adopt(self, connection: TcpConnection) -> None:
         self._connection = connection
         connection.on_change = self._on_change
+        if self._congestion != connection.congestion_name:
+            connection.set_congestion(self._congestion)
         self._apply_keepalive()
         self._apply_user_timeout()
+
+    def _release(self) -> None:
+        """Give back the port that ``bind`` reserved: to the connection or listener that is about to have it."""
+        if self._reservation is not None:
+            self._pump.stack.release_tcp(self._reservation)
+            self._reservation = None
 
     def _open_endpoint(
         self, local: tuple[Address | None, int] | None = None, remote: tuple[Address, int] | None = None
@@ -463,6 +515,7 @@ class TunSocket(trio.socket.SocketType):
         if self._closed:
             return
         self._closed = True
+        self._release()
         now = trio.current_time()
         if self._connection is not None:
             self._connection.on_change = None
@@ -477,7 +530,8 @@ class TunSocket(trio.socket.SocketType):
         self._writers.unpark_all()
 
     def shutdown(self, flag: int) -> None:
-        """Half close: SHUT_WR ends our side of the stream, SHUT_RD makes receives return the end.
+        """Half close: SHUT_WR ends our side of the stream, SHUT_RD makes receives return the end, after what has
+        arrived.
 
         Raises OSError: ENOTCONN, EINVAL, EBADF.
         """
@@ -536,11 +590,13 @@ class TunSocket(trio.socket.SocketType):
             await trio.lowlevel.checkpoint()
             self._check_open()
             connection = self._connected()
-            while size and not self._shut_read:
+            while size:
                 if connection.readable:
                     if peek and connection.receiver.queued:
                         return connection.receiver.peek(size)
                     return self._pump.run(_afresh, connection.read, size, trio.current_time())
+                if self._shut_read:
+                    break
                 await self._wait(self._readers)
             return b""
 

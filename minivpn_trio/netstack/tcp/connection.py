@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 from math import inf
 
+from .congestion import ALGORITHMS
 from .fastpath import FastPath
 from .network import os_error
 from .state import HANDSHAKE, SENDING, TcpState
@@ -96,6 +97,14 @@ class TcpConnection(FastPath):
         (RFC 5482; Linux's TCP_USER_TIMEOUT); None: after the retries of the settings."""
         self.sender.set_user_timeout(seconds, now)
         self._arm()
+
+    def set_congestion(self, name: str) -> None:
+        """Change the algorithm, a name in ``ALGORITHMS``; it goes on with the window and threshold of the last one."""
+        former = self.sender.congestion
+        congestion = ALGORITHMS[name](self.sender.mss, self._settings.initial_window_segments)
+        congestion.window, congestion.threshold = former.window, former.threshold
+        self.congestion_name = name
+        self.sender.set_congestion(congestion)
 
     # --- timers ---
 

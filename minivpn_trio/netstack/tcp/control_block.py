@@ -66,6 +66,7 @@ class ControlBlock:
         "_ts_recent",
         "_ts_recent_at",
         "active",
+        "congestion_name",
         "deadline",
         "error",
         "inbox",
@@ -108,6 +109,8 @@ class ControlBlock:
         self.active: bool = False
         #: Seconds of silence before the first keepalive probe; None: no keepalive.
         self.keepalive: float | None = settings.keepalive_idle
+        #: Its key in ``ALGORITHMS``.
+        self.congestion_name: str = settings.congestion
         #: Bytes that may be written and not acknowledged: grows with the congestion window.
         self.send_capacity: int = settings.send_buffer
         #: For the stack: the addresses and ports of arriving packets; packets of the present burst; when

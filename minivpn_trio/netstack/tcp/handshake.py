@@ -109,7 +109,7 @@ class Handshake(Teardown):
             if fresh:
                 # The initial window counts segments of the size that was agreed on.
                 settings = self._settings
-                self.sender.set_congestion(ALGORITHMS[settings.congestion](mss, settings.initial_window_segments))
+                self.sender.set_congestion(ALGORITHMS[self.congestion_name](mss, settings.initial_window_segments))
 
     def set_path_mss(self, mss: int) -> None:
         """What the path takes has changed; bytes of payload and options."""
