@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 
 import pytest
-from tcp_world import B4, Link, Transfer, World
+from tcp_world import A4, B4, Link, Transfer, World
 
+from minivpn_trio.netstack import scapy_wire
+from minivpn_trio.netstack.packets import IcmpMessage
+from minivpn_trio.netstack.tcp.connection import TcpConnection
 from minivpn_trio.netstack.tcp.settings import TcpSettings
 
 DATA = random.Random(3).randbytes(3_000_000)
@@ -54,7 +58,8 @@ def test_larger_segments_are_tried_again_and_one_lost_probe_costs_no_window() ->
         world.idle(5.0)
         assert ours.sender.timeouts == timeouts
         assert ours.sender.congestion.window >= min(window, 10 * ours.sender.mss)
-    assert ours.path_mss == 1220
+    # Found by halving: no less than 32 bytes below what the path takes.
+    assert 1260 - 32 < ours.path_mss <= 1260
     assert ours.sender.retransmissions > lost
     # The path takes more now.
     world.links["a"].filter = None
@@ -64,6 +69,53 @@ def test_larger_segments_are_tried_again_and_one_lost_probe_costs_no_window() ->
         world.idle(5.0)
     assert ours.path_mss == 1360
     assert world.a.mss_to(B4) == 1360
+
+
+def probed(world: World, ours: TcpConnection, theirs: TcpConnection, seconds: int) -> list[int]:
+    """The sizes of all data packets while small portions are sent for so long."""
+    sizes: set[int] = set()
+    world.taps.append(lambda side, packet: sizes.add(len(packet)) if side == "a" and len(packet) > 100 else None)
+    for _ in range(seconds // 5):
+        up = Transfer(world, ours, theirs, DATA[:50_000], finish=False)
+        world.run(up.pump, 60)
+        world.idle(5.0)
+    world.taps.clear()
+    return sorted(sizes)
+
+
+def test_a_router_that_answers_a_probe_is_taken_at_its_word() -> None:
+    world = World(mtu=1400, settings_a=TcpSettings(path_probe_interval=30.0))
+    ours, theirs = world.connect()
+    swallow(world.links["a"], 1300)
+    up = Transfer(world, ours, theirs, DATA[:100_000], finish=False)
+    world.run(up.pump, 20)
+    assert ours.path_mss == 1220
+
+    def route(packet: bytes) -> bool:
+        if len(packet) <= 1371:
+            return True
+        too_big = IcmpMessage(B4, A4, 3, 4, 1371, packet[:100])
+        heapq.heappush(world.wire, (world.now + 0.01, next(world.order), "b", scapy_wire.build_icmp(too_big)))
+        return False
+
+    world.links["a"].filter = route
+    sizes = probed(world, ours, theirs, 60)
+    assert ours.path_mss == 1371 - 40
+    assert [size for size in sizes if size > 1260] == [1371, 1400], "full size, and what the router said"
+    assert world.a.mss_to(B4) == 1371 - 40
+
+
+def test_a_search_that_is_over_costs_a_few_probes_in_each_interval() -> None:
+    world = World(mtu=1400, settings_a=TcpSettings(path_probe_interval=300.0))
+    ours, theirs = world.connect()
+    swallow(world.links["a"], 1300)
+    up = Transfer(world, ours, theirs, DATA[:100_000], finish=False)
+    world.run(up.pump, 20)
+    probed(world, ours, theirs, 100)
+    found, lost = ours.path_mss, ours.sender.retransmissions
+    assert 1260 - 32 < found <= 1260
+    assert probed(world, ours, theirs, 150)[-1] == found + 40
+    assert ours.sender.retransmissions == lost
 
 
 def test_an_outage_is_no_black_hole_for_long() -> None:

@@ -56,7 +56,10 @@ class ControlBlock:
         "_mss_limit",
         "_network",
         "_offset",
+        "_path_hint",
         "_path_probe_at",
+        "_path_probed",
+        "_path_refused",
         "_path_untested",
         "_settings",
         "_snd_scale",
@@ -128,6 +131,8 @@ class ControlBlock:
         #: When to try a larger segment (inf: no reason to), and whether the present size is a guess of ours.
         self._path_probe_at = inf
         self._path_untested = False
+        #: The size of the last probe, what was too large lately, and what a router named for it, 0: none.
+        self._path_probed = self._path_refused = self._path_hint = 0
         self._offset = SEQUENCE_AT4 if len(local[0]) == 4 else SEQUENCE_AT6
         self._builder: SegmentBuilder | None = None
         self._timestamps = settings.timestamps

@@ -2,8 +2,9 @@
 
 Packet-too-big messages lower the size at once (RFC 1191). Where they do not come, timeouts in a row with full
 segments make a black hole likely: smaller sizes are tried, and one that gets through is remembered for the
-destination. A lowered size is tried upwards again every ten minutes, by one larger segment whose loss
-is no sign of congestion (RFC 4821).
+destination. A lowered size is tried upwards again every ten minutes, by single larger segments whose loss
+is no sign of congestion (RFC 4821): one as large as the link takes; if it is lost, one of the size that a router
+named for it, or halfway to what is known to pass; and so on, until that is near.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ __all__ = ["Path"]
 
 #: Seconds after a suspicion until a full segment is tried again.
 _FIRST_PROBE = 10.0
+#: A search ends where less than so many bytes are to be gained.
+_NEAR = 32
 
 
 class Path(Handshake):
@@ -40,11 +43,14 @@ class Path(Handshake):
         """A segment in flight was too big: smaller ones from now on, and all in flight again (RFC 1191). Does not
         send."""
         if mss >= self.path_mss:
+            # About a probe: it says what to try next.
+            self._path_hint = mss
             return
         self._shrink(mss, now)
 
     def _shrink(self, mss: int, now: float) -> None:
         self.set_path_mss(mss)
+        self._path_refused = 0
         self._path_probe_at = now + self._settings.path_probe_interval
         if self._builder is not None:
             # Not a sign of congestion.
@@ -66,12 +72,25 @@ class Path(Handshake):
 
     def _probe_path(self, now: float) -> None:
         """Time to see whether the path takes more: the next full segment will be a larger one."""
-        sender = self.sender
+        sender, interval = self.sender, self._settings.path_probe_interval
         size = min(self.path_mss, self._mss_limit)
         most = min(self._network.link_mss(self), self._mss_limit)
-        self._path_probe_at = now + self._settings.path_probe_interval
-        if size < most and sender.sack and sender.probe is None:
-            sender.probe_size = most - size + sender.mss
+        self._path_probe_at = now + interval
+        if size >= most or not sender.sack or sender.probe is not None:
+            return
+        if not sender.probe_size and self._path_probed > size:
+            # The last one did not get through.
+            self._path_refused, self._path_probed = self._path_probed, 0
+        wanted, refused = most, self._path_refused
+        if refused > size:
+            wanted = self._path_hint if size < self._path_hint < refused else (size + refused) // 2
+        if wanted - size < _NEAR and wanted not in (most, self._path_hint):
+            # Near enough. From the beginning next time: the path may have changed.
+            self._path_refused = 0
+            return
+        self._path_probed = wanted
+        self._path_probe_at = now + min(_FIRST_PROBE, interval)
+        sender.probe_size = wanted - size + sender.mss
 
     def _learn_path(self, now: float) -> None:
         """``una`` moved while a size is in doubt."""
@@ -84,3 +103,8 @@ class Path(Handshake):
             size = min(self.path_mss, self._mss_limit) + probe.end - probe.start - sender.mss
             self.set_path_mss(size)
             self._network.learn_mss(self, size)
+            self._path_probed = 0
+            if size < self._path_refused and size != self._path_hint:
+                self._path_probe_at = now + min(_FIRST_PROBE, self._settings.path_probe_interval)
+            elif size < self._network.link_mss(self):
+                self._path_probe_at = now + self._settings.path_probe_interval
