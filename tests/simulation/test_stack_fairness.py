@@ -5,9 +5,12 @@ from __future__ import annotations
 import heapq
 from itertools import count
 
+import pytest
 from tcp_world import World
 
+from minivpn_trio.netstack.tcp.congestion import ALGORITHMS
 from minivpn_trio.netstack.tcp.connection import TcpConnection
+from minivpn_trio.netstack.tcp.settings import TcpSettings
 
 #: One way, seconds.
 DELAY = 0.01
@@ -16,8 +19,8 @@ DELAY = 0.01
 class Narrow(World):
     """The way out of ``a`` takes ``packets`` every ``tick`` seconds; ``b`` and the way back have no limit."""
 
-    def __init__(self, *, packets: int, tick: float) -> None:
-        super().__init__()
+    def __init__(self, *, packets: int, tick: float, congestion: str = "cubic") -> None:
+        super().__init__(settings_a=TcpSettings(congestion=congestion))
         self.packets, self.tick = packets, tick
         self.flying: list[tuple[float, int, str, bytes]] = []
         self.serial = count()
@@ -45,8 +48,9 @@ def jain(shares: list[int]) -> float:
     return sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares))
 
 
-def test_uploads_share_the_way_out() -> None:
-    world = Narrow(packets=10, tick=0.001)
+@pytest.mark.parametrize("congestion", sorted(ALGORITHMS))
+def test_uploads_share_the_way_out(congestion: str) -> None:
+    world = Narrow(packets=10, tick=0.001, congestion=congestion)
     pairs = [world.connect(port=port) for port in (1, 2, 3)]
     start, shares = world.now, [0, 0, 0]
     data = bytes(1 << 18)
