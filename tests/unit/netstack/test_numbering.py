@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from itertools import pairwise
+
+import pytest
 
 from minivpn_trio.netstack.numbering import EPHEMERAL_PORTS, Numbering
 from minivpn_trio.netstack.packets import Address
@@ -44,3 +47,13 @@ def test_identifications_tell_one_destination_nothing_about_another() -> None:
     assert all(0 <= ident < 1 << 32 for ident in ours)
     assert abs(idents(numbering, C4, 1)[0] - ours[0]) > 70_000
     assert idents(other, B4, 1)[0] != ours[0]
+
+
+def test_nobody_connects_from_a_port_that_is_kept() -> None:
+    stack = Stack(addresses=[A4], mtu=1400, rng=random.Random(1).randbytes, now=0.0)
+    kept = stack.reserve_tcp((bytes(4), 0))
+    with pytest.raises(OSError) as caught:
+        stack.connect_tcp((B4, 80), 0.0, (A4, kept[1]))
+    assert caught.value.errno == errno.EADDRINUSE
+    stack.release_tcp(kept)
+    assert stack.connect_tcp((B4, 80), 0.0, (A4, kept[1])).local == (A4, kept[1])

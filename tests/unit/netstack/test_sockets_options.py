@@ -59,9 +59,7 @@ async def test_the_algorithm_is_asked_for_and_chosen(autojump_clock: MockClock, 
     listener.close()
 
 
-async def test_the_algorithm_of_a_live_connection_changes(
-    autojump_clock: MockClock, hosts: tuple[Host, Host]
-) -> None:
+async def test_the_algorithm_of_a_live_connection_changes(autojump_clock: MockClock, hosts: tuple[Host, Host]) -> None:
     ours, theirs = await connect(*hosts)
     data = random.Random(1).randbytes(200_000)
     async with trio.open_nursery() as nursery:
