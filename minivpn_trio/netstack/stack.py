@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from struct import error as StructError
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from ..config.tunnel_info import TunnelInfo
 from ..errors import DropReason, ProtocolError
@@ -71,6 +71,8 @@ class Limits:
     """The stack's budgets. Sizes are bytes."""
 
     connections: int = 16384
+    #: Connections in the handshake that others began; the oldest gives way to another.
+    half_open: int = 1024
     endpoints: int = 4096
     time_wait: int = 4096
     #: Packets in the output queue: of all kinds, and when data starts to wait.
@@ -111,6 +113,10 @@ class Stack:
     ``mss_ipv6`` are the largest TCP payloads, before options, that keep the outer
     datagram whole (None: only the MTU limits). Times are seconds of one monotonic clock.
     """
+
+    #: Whether an unexpected exception ends only the connection where it happened, and is counted (DropReason.FAULT).
+    #: Tests turn it off.
+    contains_faults: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -205,15 +211,37 @@ class Stack:
         for connection in self._touched:
             packets, connection.inbox = connection.inbox, []
             if packets:
-                connection.handle_packets(packets, now)
+                try:
+                    connection.handle_packets(packets, now)
+                except Exception:
+                    self._contain(connection, now)
                 self._active.setdefault(connection)
         self._touched.clear()
+
+    def _flush(self, connection: TcpConnection, now: float) -> None:
+        try:
+            connection.flush(now)
+        except Exception:
+            self._contain(connection, now)
+
+    def _contain(self, connection: TcpConnection | None, now: float) -> None:
+        """A defect of ours, met while an exception is handled: it ends one connection, not the tunnel."""
+        if not self.contains_faults:
+            raise
+        self.drops[DropReason.FAULT] += 1
+        if connection is not None:
+            # Whatever state it is in, let go of it.
+            connection.inbox = []
+            try:
+                connection.break_off(os_error(errno.ECONNABORTED), now)
+            except Exception:
+                self.forget(connection)
 
     def _finish(self, now: float) -> None:
         """Flush and tell all that something happened to, and serve those that wait for room."""
         active, self._active = self._active, {}
         for connection in active:
-            connection.flush(now)
+            self._flush(connection, now)
         if self._turns:
             self._serve(now)
         for connection in active:
@@ -256,6 +284,8 @@ class Stack:
             self.drops[exc.reason] += 1
             if isinstance(exc, scapy_wire.UnknownProtocolError):
                 self._report(protocol_unreachable(packet), now)
+        except Exception:
+            self._contain(None, now)
 
     def _reassemble(self, fragment: Fragment, now: float) -> IpPayload | None:
         self._check_addresses(fragment.src, fragment.dst)
@@ -301,7 +331,10 @@ class Stack:
         key = segment.src + segment.dst + segment.sport.to_bytes(2, "big") + segment.dport.to_bytes(2, "big")
         connection = self._connections.get(key)
         if connection is not None:
-            connection.handle_segment(segment, now)
+            try:
+                connection.handle_segment(segment, now)
+            except Exception:
+                self._contain(connection, now)
             self._active.setdefault(connection)
             return
         listener = _bound_to(self._listeners, segment.dst, segment.dport)
@@ -321,6 +354,9 @@ class Stack:
     def _open_passively(self, listener: TcpListener, key: bytes, syn: TcpSegment, now: float) -> None:
         if not listener.has_room or len(self._connections) >= self.limits.connections or not syn.sport:
             raise ProtocolError(DropReason.LIMIT, "backlog")
+        if len(self._embryos) >= self.limits.half_open:
+            self.drops[DropReason.LIMIT] += 1
+            next(iter(self._embryos)).fail(os_error(errno.ECONNABORTED))
         connection = self._make_connection((syn.dst, syn.dport), (syn.src, syn.sport), now)
         self._connections[key] = connection
         self._embryos[connection] = listener
@@ -772,7 +808,10 @@ class Stack:
         if self._looped:
             self._take_looped(now)
         for connection in self._timers.take_due(now):
-            connection.handle_timeout(now)
+            try:
+                connection.handle_timeout(now)
+            except Exception:
+                self._contain(connection, now)
             # Also where the timeout changed nothing: every deadline must be in the heap.
             self._timers.arm(connection)
             self._active.setdefault(connection)

@@ -20,6 +20,7 @@ from test_tcp_machine import TcpMachine
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "netstack"))
 
+import test_tcp_attacks
 import test_tcp_recovery
 import test_tcp_scenarios
 
@@ -120,6 +121,16 @@ MACHINE: dict[str, Defect] = {
 }
 
 SCENARIOS: dict[str, Defect] = {
+    "a repeated SYN counts as a try": (
+        TcpConnection._repeat_syn_ack,
+        "self._network.emit(self._model)",
+        "self._try_handshake(now)",
+    ),
+    "a repeated SYN is answered each time": (
+        TcpConnection._repeat_syn_ack,
+        "if now - self._handshake_repeated_at >= _REPEAT_INTERVAL:",
+        "if True:",
+    ),
     "the last acknowledgement of a burst counts, not the newest": (
         TcpConnection.handle_packets,
         "if advance > best or (advance == best and window != window_field):",
@@ -245,7 +256,7 @@ def scenarios(*modules: ModuleType) -> Iterator[Callable[[], None]]:
 def test_a_scenario_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(SCENARIOS[name], monkeypatch)
     found = None
-    for scenario in scenarios(test_tcp_recovery, test_tcp_scenarios):
+    for scenario in scenarios(test_tcp_attacks, test_tcp_recovery, test_tcp_scenarios):
         try:
             scenario()
         except (AssertionError, LookupError, TypeError, ValueError, OSError, pytest.fail.Exception) as exc:

@@ -112,10 +112,10 @@ class TcpConnection(FastPath):
         """``deadline`` has passed."""
         settings = self._settings
         if self._handshake_deadline <= now:
-            if self._handshake_tries > settings.syn_retries:
+            if self._handshake_tries > (settings.syn_retries if self.active else settings.syn_ack_retries):
                 self._end(os_error(errno.ETIMEDOUT))
                 return
-            self._send_syn(now)
+            self._try_handshake(now)
         if self._linger_deadline <= now:
             self._end(None)
             return

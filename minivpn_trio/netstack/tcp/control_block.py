@@ -44,6 +44,7 @@ class ControlBlock:
         "_changed",
         "_closed_by_owner",
         "_handshake_deadline",
+        "_handshake_repeated_at",
         "_handshake_sent_at",
         "_handshake_tries",
         "_heard_at",
@@ -160,6 +161,8 @@ class ControlBlock:
         self._acks = AckSchedule(delay=settings.delayed_ack, challenge_interval=settings.challenge_ack_interval)
         self._handshake_deadline = inf
         self._handshake_tries = 0
+        #: When a SYN was sent again out of turn, after which nobody knows which one is answered (Karn).
+        self._handshake_repeated_at = -inf
         self._handshake_sent_at = now
         self._model = b""
         self._linger_deadline = inf

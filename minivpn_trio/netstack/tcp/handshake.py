@@ -13,9 +13,14 @@ from .teardown import Teardown
 
 __all__ = ["Handshake"]
 
+#: A SYN that comes again is answered again, so often in seconds: whoever repeats one faster gains nothing.
+_REPEAT_INTERVAL = 0.5
+
 #: Without an MSS option (RFC 9293, 3.7.1); and the least that is believed (Linux, TCP_MIN_MSS).
 _DEFAULT_MSS4, _DEFAULT_MSS6, _LEAST_MSS = 536, 1220, 88
 _LARGEST_SCALE = 14
+#: 2**6 s is beyond any number of retries that makes sense.
+_LARGEST_BACKOFF = 6
 _TIMESTAMP_SIZE = 12
 
 
@@ -31,7 +36,7 @@ class Handshake(Teardown):
         self.active = True
         self.state = TcpState.SYN_SENT
         self.sender.nxt = self.iss + 1
-        self._send_syn(now)
+        self._try_handshake(now)
         self._arm()
 
     def accept(self, syn: TcpSegment, now: float) -> None:
@@ -39,8 +44,22 @@ class Handshake(Teardown):
         self.state = TcpState.SYN_RECEIVED
         self.sender.nxt = self.iss + 1
         self._take_syn(syn, now)
-        self._send_syn(now)
+        self._try_handshake(now)
         self._arm()
+
+    def _try_handshake(self, now: float) -> None:
+        """SYN or SYN-ACK, and wait for an answer: twice as long as the last time."""
+        self._send_syn(now)
+        self._handshake_tries += 1
+        wait = self._settings.rto_initial * 2 ** min(self._handshake_tries - 1, _LARGEST_BACKOFF)
+        self._handshake_deadline = now + min(wait, self._settings.rto_max)
+
+    def _repeat_syn_ack(self, now: float) -> None:
+        """The peer's SYN again: our SYN-ACK was lost, or somebody repeats what he saw. Neither the number of tries
+        nor the time of the next one depend on it."""
+        if now - self._handshake_repeated_at >= _REPEAT_INTERVAL:
+            self._handshake_repeated_at = now
+            self._network.emit(self._model)
 
     def _send_syn(self, now: float) -> None:
         """SYN, or SYN-ACK in SYN-RECEIVED."""
@@ -55,9 +74,7 @@ class Handshake(Teardown):
             segment.timestamps = (self._tsval(now), self._ts_recent if answer else 0)
         self._model = self._network.build(segment)
         self._network.emit(self._model)
-        self._handshake_tries += 1
         self._handshake_sent_at = now
-        self._handshake_deadline = now + self._settings.rto_initial * 2 ** (self._handshake_tries - 1)
 
     def _take_syn(self, syn: TcpSegment, now: float) -> None:
         """Take the peer's initial number and options over."""
@@ -84,6 +101,8 @@ class Handshake(Teardown):
 
     def _establish(self, window: int, now: float) -> None:
         sender = self.sender
+        if self._handshake_tries == 1 and self._handshake_repeated_at == -inf:
+            sender.rto.sample(now - self._handshake_sent_at)
         sender.una = self.iss + 1
         self.state = TcpState.FIN_WAIT_1 if sender.fin else TcpState.ESTABLISHED
         self._handshake_deadline = inf

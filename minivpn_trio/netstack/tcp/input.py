@@ -58,10 +58,8 @@ class Input(Path):
         if not acceptable:
             # Both sides opened at once.
             self.state = TcpState.SYN_RECEIVED
-            self._send_syn(now)
+            self._try_handshake(now)
             return
-        if self._handshake_tries == 1:
-            self.sender.rto.sample(now - self._handshake_sent_at)
         self._establish(segment.window, now)
         self._acks.due = True
         if segment.payload or flags & FIN:
@@ -93,9 +91,9 @@ class Input(Path):
                 self._ts_recent, self._ts_recent_at = timestamps[0], now
         if not self._acceptable(seq, end):
             if self.state is TcpState.SYN_RECEIVED and flags & SYN and seq == receiver.nxt - 1 and not flags & RST:
-                # The SYN again: our SYN-ACK was lost. A SYN-ACK: both sides opened at once, and this completes it.
+                # A SYN-ACK: both sides opened at once, and this completes it.
                 if not flags & ACK:
-                    self._send_syn(now)
+                    self._repeat_syn_ack(now)
                     return
             else:
                 if not flags & RST:
@@ -114,8 +112,6 @@ class Input(Path):
                 self._network.emit(self._network.build(self._bare(wire_ack, 0, RST)))
                 return
             scale = 0 if flags & SYN else self._snd_scale
-            if self._handshake_tries == 1:
-                sender.rto.sample(now - self._handshake_sent_at)
             self._establish(window << scale, now)
             sender.wl1, sender.wl2 = seq, sender.una
             self._after_acknowledgement(now)

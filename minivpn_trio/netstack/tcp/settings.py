@@ -38,6 +38,8 @@ class TcpSettings:
     train_max_segments: int = 44
     #: SYNs go out at 0, 1, 3, 7, 15, 31, 63 s, ETIMEDOUT after 127 s (Linux, tcp_syn_retries).
     syn_retries: int = 6
+    #: SYN-ACKs at 0, 1, 3, 7, 15, 31 s, forgotten after 63 s (Linux, tcp_synack_retries).
+    syn_ack_retries: int = 5
     #: Retransmission timeouts in a row before ETIMEDOUT (Linux, tcp_retries2).
     data_retries: int = 15
     #: The same for a connection that nobody holds any more (Linux, tcp_orphan_retries).

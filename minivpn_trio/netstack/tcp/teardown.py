@@ -66,6 +66,13 @@ class Teardown(Output):
             self._send_reset(now)
         self._end(os_error(errno.ECONNABORTED))
 
+    def break_off(self, error: OSError, now: float) -> None:
+        """RST at once, and ``error`` for the owner, who did not ask for it. Never raises; idempotent."""
+        if self.state is not TcpState.CLOSED:
+            if self.connected:
+                self._send_reset(now)
+            self._end(error)
+
     def fail(self, error: OSError) -> None:
         """The world took the connection away: no packet, only the error."""
         if self.state is not TcpState.CLOSED:

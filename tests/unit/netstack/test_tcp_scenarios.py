@@ -692,7 +692,7 @@ def test_backlog_is_bounded() -> None:
 
 
 def test_syn_received_answers_the_syn_again_and_gives_up() -> None:
-    script = Script(settings=TcpSettings(syn_retries=2))
+    script = Script(settings=TcpSettings(syn_ack_retries=2))
     listener = script.stack.listen_tcp((None, 80), script.now)
     syn = TcpSegment(PEER, US, 1000, 80, 1, 0, SYN, 1000, mss=1000)
     script.give(syn)
