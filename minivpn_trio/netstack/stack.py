@@ -213,21 +213,21 @@ class Stack:
             if packets:
                 try:
                     connection.handle_packets(packets, now)
-                except Exception:
-                    self._contain(connection, now)
+                except Exception as fault:
+                    self._contain(fault, connection, now)
                 self._active.setdefault(connection)
         self._touched.clear()
 
     def _flush(self, connection: TcpConnection, now: float) -> None:
         try:
             connection.flush(now)
-        except Exception:
-            self._contain(connection, now)
+        except Exception as fault:
+            self._contain(fault, connection, now)
 
-    def _contain(self, connection: TcpConnection | None, now: float) -> None:
-        """A defect of ours, met while an exception is handled: it ends one connection, not the tunnel."""
+    def _contain(self, fault: Exception, connection: TcpConnection | None, now: float) -> None:
+        """``fault`` is a defect of ours: it ends one connection, not the tunnel."""
         if not self.contains_faults:
-            raise
+            raise fault
         self.drops[DropReason.FAULT] += 1
         if connection is not None:
             # Whatever state it is in, let go of it.
@@ -284,8 +284,8 @@ class Stack:
             self.drops[exc.reason] += 1
             if isinstance(exc, scapy_wire.UnknownProtocolError):
                 self._report(protocol_unreachable(packet), now)
-        except Exception:
-            self._contain(None, now)
+        except Exception as fault:
+            self._contain(fault, None, now)
 
     def _reassemble(self, fragment: Fragment, now: float) -> IpPayload | None:
         self._check_addresses(fragment.src, fragment.dst)
@@ -333,8 +333,8 @@ class Stack:
         if connection is not None:
             try:
                 connection.handle_segment(segment, now)
-            except Exception:
-                self._contain(connection, now)
+            except Exception as fault:
+                self._contain(fault, connection, now)
             self._active.setdefault(connection)
             return
         listener = _bound_to(self._listeners, segment.dst, segment.dport)
@@ -810,8 +810,8 @@ class Stack:
         for connection in self._timers.take_due(now):
             try:
                 connection.handle_timeout(now)
-            except Exception:
-                self._contain(connection, now)
+            except Exception as fault:
+                self._contain(fault, connection, now)
             # Also where the timeout changed nothing: every deadline must be in the heap.
             self._timers.arm(connection)
             self._active.setdefault(connection)
