@@ -342,10 +342,12 @@ class Stack:
         if key in self._time_wait:
             if not (listener is not None and opens and self._time_wait.gives_way(key, segment)):
                 answer = self._time_wait.handle_segment(key, segment, now)
-                if answer is not None:
+                if answer is not None and self._resets.take(now):
                     self.emit(self.build(answer))
                 return
+            self._open_passively(listener, key, segment, now)
             self._time_wait.discard(key)
+            return
         if listener is None or (not opens and not segment.flags & RST):
             self._refuse(segment, now)
         elif opens:
@@ -539,6 +541,10 @@ class Stack:
             self.drops[exc.reason] += 1
             return None
         return parsed if isinstance(parsed, TcpSegment) else None
+
+    def may_reset(self, now: float) -> bool:
+        """Whether one more answer to a segment that fits nowhere may go out."""
+        return self._resets.take(now)
 
     def arm(self, connection: TcpConnection) -> None:
         """``connection.deadline`` may have moved."""

@@ -44,7 +44,7 @@ MACHINE: dict[str, Defect] = {
     "the end before what comes before it": (Receiver._check_fin, "if self.fin == self.nxt and", "if self.fin and"),
     "an overlap appended whole": (Receiver.insert, "payload = payload[position - start :]", "pass"),
     "an overlap in front appended whole": (Receiver.insert, "payload = payload[self.nxt - start :]", "pass"),
-    "what was never sent can be acknowledged": (TcpConnection._acknowledge, "ack > sender.nxt or ", ""),
+    "what was never sent can be acknowledged": (TcpConnection._valid_ack, "ack > sender.nxt or ", ""),
     "a block marks what it only touches": (Scoreboard._mark, " or segment.start < left or segment.end > right", ""),
     "the window's right edge moves left": (
         Receiver.take_window,
@@ -121,6 +121,16 @@ MACHINE: dict[str, Defect] = {
 }
 
 SCENARIOS: dict[str, Defect] = {
+    "windows from ahead are believed": (
+        TcpConnection._handle_outside,
+        "0 <= receiver.nxt - seq <= max(",
+        "abs(receiver.nxt - seq) <= max(",
+    ),
+    "anything heard is the peer": (
+        TcpConnection._handle_outside,
+        "        receiver = self.receiver\n",
+        "        receiver = self.receiver\n        self._hear(seq, timestamps, now)\n",
+    ),
     "a repeated SYN counts as a try": (
         TcpConnection._repeat_syn_ack,
         "self._network.emit(self._model)",

@@ -43,8 +43,6 @@ class FastPath(Input):
         if not self._timestamps:
             unpack, payload_at, plain = bare_fields, offset - 4 + 20, _PLAIN_BARE
         scale = self._snd_scale
-        self._heard_at = now
-        self._keepalive_probes = 0
         chunks: list[bytes] = []
         received = 0
         # The newest of the plain acknowledgements so far: the older ones say nothing more.
@@ -90,12 +88,15 @@ class FastPath(Input):
                             chunks, received = [], 0
                         if seq == last_ack:
                             self._ts_recent, self._ts_recent_at, recent = tsval, now, tsval
+                        self._hear_plain(now)
                         self._take_early(nxt + ((seq - wire_nxt) & MASK), packet[payload_at:])
                         nxt = receiver.nxt
                         wire_nxt = nxt & MASK
                         holes = receiver.has_holes
                         continue
             # The irregular: other options, SACK, recovery, duplicates, control bits.
+            if received or best_window >= 0:
+                self._hear_plain(now)
             if received:
                 self._deliver(chunks, received)
                 chunks, received = [], 0
@@ -106,10 +107,17 @@ class FastPath(Input):
             if self.state is TcpState.CLOSED:
                 return
             fresh = False
+        if received or best_window >= 0:
+            self._hear_plain(now)
         if received:
             self._deliver(chunks, received)
         if best_window >= 0:
             self._take_ack(sender.una + best, best_window << scale, best_seq, (), False, now)
+
+    def _hear_plain(self, now: float) -> None:
+        """Something plain arrived, all of it within the window: the peer lives."""
+        self._heard_at = now
+        self._keepalive_probes = 0
 
     def _take_early(self, seq: Position, payload: bytes) -> None:
         """Payload within the window, before or into a hole: to be acknowledged at once (RFC 5681, 4.2)."""

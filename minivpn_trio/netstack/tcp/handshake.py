@@ -109,6 +109,7 @@ class Handshake(Teardown):
         self._builder = SegmentBuilder(self._model, timestamps=self._timestamps)
         self._model = b""
         sender.window = sender.max_window = window
+        self._heard_at = now
         settings = self._settings
         if settings.initial_ssthresh_segments is not None and sender.rto.srtt:
             # What the queues at the server hold, and what a fast path of this length does.

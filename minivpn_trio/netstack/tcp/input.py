@@ -23,7 +23,6 @@ class Input(Path):
 
     def handle_segment(self, segment: TcpSegment, now: float) -> None:
         """One parsed segment, in any state. Does not send data or plain acknowledgements: ``flush`` follows."""
-        self._heard_at = now
         if self.state is TcpState.SYN_SENT:
             self._handle_in_syn_sent(segment, now)
         elif self.state is not TcpState.CLOSED:
@@ -46,7 +45,7 @@ class Input(Path):
             acceptable = segment.ack == (self.iss + 1) & MASK
             if not acceptable:
                 if not flags & RST:
-                    self._network.emit(self._network.build(self._bare(segment.ack, 0, RST)))
+                    self._refuse_ack(segment.ack, now)
                 return
         if flags & RST:
             if acceptable:
@@ -87,8 +86,6 @@ class Input(Path):
                 if payload and end <= receiver.nxt:
                     receiver.insert(seq, payload)
                 return
-            if seq <= self._acks.last:
-                self._ts_recent, self._ts_recent_at = timestamps[0], now
         if not self._acceptable(seq, end):
             if self.state is TcpState.SYN_RECEIVED and flags & SYN and seq == receiver.nxt - 1 and not flags & RST:
                 # A SYN-ACK: both sides opened at once, and this completes it.
@@ -109,8 +106,9 @@ class Input(Path):
             return
         if self.state is TcpState.SYN_RECEIVED:
             if wire_ack != (self.iss + 1) & MASK and not 0 < (wire_ack - self.iss) & MASK <= sender.nxt - self.iss:
-                self._network.emit(self._network.build(self._bare(wire_ack, 0, RST)))
+                self._refuse_ack(wire_ack, now)
                 return
+            self._hear(seq, timestamps, now)
             scale = 0 if flags & SYN else self._snd_scale
             self._establish(window << scale, now)
             sender.wl1, sender.wl2 = seq, sender.una
@@ -118,10 +116,12 @@ class Input(Path):
             if flags & SYN:
                 self._acks.due = True
                 return
-        elif not self._acknowledge(
-            wire_ack, window, seq, blocks, timestamps, empty=not payload and not flags & FIN, now=now
-        ):
-            return
+        else:
+            ack = self._valid_ack(wire_ack, now)
+            if ack is None:
+                return
+            self._hear(seq, timestamps, now)
+            self._acknowledge(ack, window, seq, blocks, timestamps, empty=not payload and not flags & FIN, now=now)
         if (payload or flags & FIN) and self.state is not TcpState.CLOSED:
             self._take_payload(seq, payload, flags & FIN, now)
 
@@ -146,9 +146,13 @@ class Input(Path):
         if payload and end <= self.receiver.nxt:
             # Noted as a duplicate, for SACK.
             self.receiver.insert(seq, payload)
-        if flags & ACK and not flags & SYN and abs(seq - self.receiver.nxt) <= max(self.receiver.capacity_max, 0xFFFF):
-            # Its acknowledgement may be news even so (RFC 9293, 3.10.7.4, first).
-            self._acknowledge(wire_ack, window, seq, blocks, timestamps, empty=False, now=now)
+        receiver = self.receiver
+        if flags & ACK and not flags & SYN and 0 <= receiver.nxt - seq <= max(receiver.capacity_max, 0xFFFF):
+            # Its acknowledgement may be news even so, of a duplicate, or of data for a window that is closed (RFC
+            # 9293, 3.10.7.4, first). What lies ahead says nothing: anybody can guess that.
+            ack = self._valid_ack(wire_ack, now)
+            if ack is not None:
+                self._acknowledge(ack, window, seq, blocks, timestamps, empty=False, now=now)
 
     def _acceptable(self, seq: Position, end: Position) -> bool:
         """Whether some of a segment lies in the window (RFC 9293, table 6)."""
@@ -158,9 +162,31 @@ class Input(Path):
             return nxt <= seq <= edge
         return seq < edge and end > nxt
 
+    def _hear(self, seq: Position, timestamps: tuple[int, int] | None, now: float) -> None:
+        """A segment in the window, with a valid acknowledgement: the peer lives, and this is its clock (RFC 7323,
+        4.3). What has not passed both tests may be anybody's."""
+        self._heard_at = now
+        self._keepalive_probes = 0
+        if self._timestamps and timestamps is not None and seq <= self._acks.last:
+            self._ts_recent, self._ts_recent_at = timestamps[0], now
+
+    def _refuse_ack(self, wire_ack: int, now: float) -> None:
+        """RST for an acknowledgement of what was never sent, before the handshake is complete."""
+        if self._network.may_reset(now):
+            self._network.emit(self._network.build(self._bare(wire_ack, 0, RST)))
+
+    def _valid_ack(self, wire_ack: int, now: float) -> Position | None:
+        """An acknowledgement's position. None: of what was never sent, or too old (RFC 5961, 5.2)."""
+        sender = self.sender
+        ack = unwrap(wire_ack, sender.una)
+        if ack > sender.nxt or ack < sender.una - max(sender.max_window, 0xFFFF):
+            self._acks.challenge(now)
+            return None
+        return ack
+
     def _acknowledge(
         self,
-        wire_ack: int,
+        ack: Position,
         window: int,
         seq: Position,
         blocks: tuple[tuple[int, int], ...],
@@ -168,16 +194,11 @@ class Input(Path):
         *,
         empty: bool,
         now: float,
-    ) -> bool:
-        """Process an acknowledgement. False: it acknowledges what was never sent, or what is too old (RFC 5961,
-        5.2)."""
+    ) -> None:
+        """Process a valid acknowledgement."""
         sender = self.sender
-        ack = unwrap(wire_ack, sender.una)
-        if ack > sender.nxt or ack < sender.una - max(sender.max_window, 0xFFFF):
-            self._acks.challenge(now)
-            return False
         if ack < sender.una and not blocks:
-            return True
+            return
         una = sender.una
         unwrapped = tuple((unwrap(left, una), unwrap(right, una)) for left, right in blocks) if sender.sack else ()
         echoed = -1.0
@@ -186,7 +207,6 @@ class Input(Path):
             if age < 0x80000000:
                 echoed = now - age / 1000
         self._take_ack(ack, window << self._snd_scale, seq, unwrapped, empty, now, echoed)
-        return True
 
     def _take_ack(
         self,

@@ -43,6 +43,10 @@ class Network(Protocol[Connection_contra]):
         """A segment, the slow way; None: malformed, counted."""
         ...
 
+    def may_reset(self, now: float) -> bool:
+        """Whether one more RST may be sent that anybody can bring about: so many a second and no more."""
+        ...
+
     def arm(self, connection: Connection_contra) -> None:
         """``connection.deadline`` may have moved."""
         ...

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import pytest
-from tcp_script import PEER, US, Script
+from tcp_script import MASK, PEER, US, Script
 
 from minivpn_trio.errors import DropReason
 from minivpn_trio.netstack import scapy_wire
-from minivpn_trio.netstack.packets import ACK, RST, SYN, TcpSegment
+from minivpn_trio.netstack.packets import ACK, FIN, PSH, RST, SYN, TcpSegment
 from minivpn_trio.netstack.stack import Limits, Stack
 from minivpn_trio.netstack.tcp.connection import TcpConnection
+from minivpn_trio.netstack.tcp.settings import TcpSettings
 
 SYN_TO_80 = TcpSegment(PEER, US, 1000, 80, 1, 0, SYN, 1000, mss=1000)
 
@@ -73,6 +75,128 @@ def test_the_oldest_half_open_connection_gives_way() -> None:
     # RST for the two that were forgotten, the other three are there.
     assert [segment.flags for segment in script.out()] == [RST, RST]
     assert sum(listener.accept() is not None for listener in listeners for _ in range(3)) == 3
+
+
+def test_wrong_acknowledgements_in_a_handshake_are_reset_so_many_times_a_second() -> None:
+    script = Script(limits=Limits(answers_per_second=5))
+    script.stack.connect_tcp((PEER, 80), script.now)
+    syn = script.one()
+    script.port = syn.sport
+    script.give(*[script.segment(SYN | ACK, ack=syn.seq + 5)] * 20)
+    assert [segment.flags for segment in script.out()] == [RST] * 5
+    script.now += 10
+    script.stack.listen_tcp((US, 80), script.now)
+    script.timestamps = False
+    script.give(SYN_TO_80)
+    script.out()
+    script.give(*[replace(script.segment(), sport=1000, dport=80, seq=2, ack=77)] * 20)
+    assert [segment.flags for segment in script.out()] == [RST] * 5
+
+
+def test_a_full_backlog_leaves_time_wait_in_place() -> None:
+    script = Script()
+    listener = script.stack.listen_tcp((None, 80), script.now, backlog=1)
+    script.timestamps = False
+    script.give(SYN_TO_80)
+    answer = script.one()
+    base = replace(script.segment(), sport=1000, dport=80, seq=2)
+    script.give(replace(base, ack=answer.seq + 1))
+    connection = listener.accept()
+    assert connection is not None
+    connection.close(script.now)
+    fin = script.one()
+    last = replace(base, flags=FIN | ACK, ack=fin.seq + 1)
+    script.give(last)
+    script.out()
+    script.wait(1)
+    script.give(replace(SYN_TO_80, sport=1001))
+    script.out()
+    script.give(replace(SYN_TO_80, seq=100_000))
+    assert script.out() == []
+    # Still there: the peer's FIN is acknowledged again.
+    script.give(last)
+    assert (script.one().flags, script.stack.drops[DropReason.LIMIT]) == (ACK, 1)
+
+
+# --- blind segments ---
+
+
+@pytest.mark.parametrize("distance", [-1_000_000_000, -100_000, 2_000_000, 1_000_000_000])
+@pytest.mark.parametrize("flags", [ACK, 0, FIN | ACK, SYN | ACK])
+def test_a_blind_timestamp_does_not_become_the_one_to_compare_with(distance: int, flags: int) -> None:
+    """CVE-2005-0356: afterwards PAWS would drop everything that the peer sends."""
+    script = Script()
+    connection = script.connect()
+    recent = connection.timestamp_recent
+    future = ((int(script.now * 1000) + 0x7000_0000) & MASK, 0)
+    script.give(script.segment(flags, b"evil", seq=(script.seq + distance) & MASK, ack=0, timestamps=future))
+    assert connection.timestamp_recent == recent
+    script.now += 1
+    script.send(b"hello")
+    assert connection.read(100, script.now) == b"hello"
+
+
+@pytest.mark.parametrize("flags", [ACK, 0])
+def test_a_timestamp_needs_a_valid_acknowledgement(flags: int) -> None:
+    script = Script()
+    connection = script.connect()
+    recent = connection.timestamp_recent
+    future = ((int(script.now * 1000) + 0x7000_0000) & MASK, 0)
+    script.give(script.segment(flags, b"evil", ack=(script.ack + 1_000_000) & MASK, timestamps=future))
+    assert connection.timestamp_recent == recent
+    assert connection.receivable == 0
+
+
+@pytest.mark.parametrize("distance", [1_000_000, 8_000_000, -20_000_000])
+def test_a_segment_outside_of_the_window_does_not_set_the_peers(distance: int) -> None:
+    script = Script()
+    connection = script.connect()
+    connection.write(bytes(5000), script.now)
+    sent = script.out()
+    script.give(script.segment(ACK, seq=(script.seq + distance) & MASK, ack=sent[-1].seq, window=0))
+    assert connection.sender.window > 0
+    assert connection.sender.una == sent[0].seq
+    script.out()
+    script.take(sent)
+    script.now += 0.1
+    script.give(script.segment(ACK, window=400))
+    assert connection.sender.window == 400 << 7
+
+
+def test_data_for_a_closed_window_acknowledges_all_the_same() -> None:
+    """RFC 9293, 3.10.7.4: with a window of zero, valid ACKs must be accepted."""
+    script = Script(settings=TcpSettings(receive_buffer=2000, receive_buffer_max=2000))
+    connection = script.connect()
+    script.send(bytes(1000))
+    script.send(bytes(1000))
+    assert script.out()[-1].window == 0
+    connection.write(b"x" * 100, script.now)
+    script.take(script.out())
+    script.give(script.segment(ACK, b"a probe", window=300))
+    assert connection.sender.una == connection.sender.nxt
+    assert connection.sender.window == 300 << 7
+    assert connection.receivable == 2000
+
+
+def test_only_the_peer_keeps_a_connection_alive() -> None:
+    script = Script(settings=TcpSettings(keepalive_idle=60, keepalive_interval=10, keepalive_probes=3))
+    connection = script.connect()
+    for _ in range(12):
+        script.wait(10)
+        script.give(script.segment(ACK, seq=(script.seq + 100_000_000) & MASK))
+        script.give(script.segment(RST, seq=(script.seq + 1000) & MASK))
+        script.give(script.segment(ACK, ack=(script.ack + 5000) & MASK))
+    assert connection.error is not None and connection.error.errno == errno.ETIMEDOUT
+
+
+def test_data_keeps_a_connection_alive() -> None:
+    script = Script(settings=TcpSettings(keepalive_idle=60, keepalive_interval=10, keepalive_probes=3))
+    connection = script.connect()
+    for step in range(12):
+        script.wait(40)
+        script.send(b"x", ACK if step % 2 else ACK | PSH)
+        assert len(script.out()) == 1
+    assert connection.error is None
 
 
 # --- what must not happen, and yet does ---
