@@ -195,8 +195,8 @@ SCENARIOS: dict[str, Defect] = {
     "no limited transmit": (Sender.take_segments, "budget += self._duplicates * self.mss", "pass"),
     "PAWS believes everything": (
         TcpConnection._handle_data,
-        "later_timestamp(self._ts_recent, timestamps[0]) and",
-        "False and",
+        "and later_timestamp(self._ts_recent, timestamps[0])\n",
+        "and False\n",
     ),
     "challenges without limit": (
         AckSchedule.challenge,

@@ -79,13 +79,18 @@ class Input(Path):
         receiver, sender = self.receiver, self.sender
         seq = unwrap(wire_seq, receiver.nxt)
         end = seq + len(payload) + bool(flags & FIN) + bool(flags & SYN)
-        if self._timestamps and timestamps is not None and not flags & RST:
-            if later_timestamp(self._ts_recent, timestamps[0]) and now - self._ts_recent_at < _PAWS_VALID:
-                # PAWS: an old duplicate. Reported as one, as Linux does: its sender learns that it sent twice.
-                self._acks.due = True
-                if payload and end <= receiver.nxt:
-                    receiver.insert(seq, payload)
-                return
+        if (
+            self._timestamps
+            and timestamps is not None
+            and not flags & RST
+            and later_timestamp(self._ts_recent, timestamps[0])
+            and now - self._ts_recent_at < _PAWS_VALID
+        ):
+            # PAWS: an old duplicate. Reported as one, as Linux does: its sender learns that it sent twice.
+            self._acks.due = True
+            if payload and end <= receiver.nxt:
+                receiver.insert(seq, payload)
+            return
         if not self._acceptable(seq, end):
             if self.state is TcpState.SYN_RECEIVED and flags & SYN and seq == receiver.nxt - 1 and not flags & RST:
                 # A SYN-ACK: both sides opened at once, and this completes it.

@@ -147,20 +147,20 @@ def test_a_timestamp_needs_a_valid_acknowledgement(flags: int) -> None:
     assert connection.receivable == 0
 
 
-@pytest.mark.parametrize("distance", [1_000_000, 8_000_000, -20_000_000])
-def test_a_segment_outside_of_the_window_does_not_set_the_peers(distance: int) -> None:
-    script = Script()
-    connection = script.connect()
-    connection.write(bytes(5000), script.now)
-    sent = script.out()
-    script.give(script.segment(ACK, seq=(script.seq + distance) & MASK, ack=sent[-1].seq, window=0))
-    assert connection.sender.window > 0
-    assert connection.sender.una == sent[0].seq
-    script.out()
-    script.take(sent)
-    script.now += 0.1
-    script.give(script.segment(ACK, window=400))
-    assert connection.sender.window == 400 << 7
+def test_a_segment_outside_of_the_window_does_not_set_the_peers() -> None:
+    for distance in (1_000_000, 8_000_000, -20_000_000):
+        script = Script()
+        connection = script.connect()
+        connection.write(bytes(5000), script.now)
+        sent = script.out()
+        script.give(script.segment(ACK, seq=(script.seq + distance) & MASK, ack=sent[-1].seq, window=0))
+        assert connection.sender.window > 0
+        assert connection.sender.una == sent[0].seq
+        script.out()
+        script.take(sent)
+        script.now += 0.1
+        script.give(script.segment(ACK, window=400))
+        assert connection.sender.window == 400 << 7
 
 
 def test_data_for_a_closed_window_acknowledges_all_the_same() -> None:
