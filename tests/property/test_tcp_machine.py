@@ -275,6 +275,39 @@ class TcpMachine(RuleBasedStateMachine):
                 stack.handle_timeout(self.world.now)
             self._collect()
 
+    @rule(name=SIDES, pause=st.sampled_from([0.1, 40.0, 300.0]))
+    def the_end_is_not_late(self, name: str, pause: float) -> None:
+        """Whatever was before, and however long nobody read: on a path that works, the end follows the last byte
+        within a second."""
+        other = "b" if name == "a" else "a"
+        source, sink = self.ends[other], self.ends[name]
+        if TcpState.CLOSED in (source.state, sink.state):
+            return
+        self._collect()
+        for packet in self.wire:
+            self.world.put(*packet)
+        self.wire = []
+
+        def settled() -> bool:
+            # What was lost was sent again, and the news of a window that opened arrived.
+            sender, receiver = source.sender, sink.receiver
+            return sender.una == sender.nxt and (sender.window > 0) == (receiver.edge > receiver.nxt)
+
+        self.world.run(settled, 4000)
+        self.shut.add(other)
+        source.shutdown_write(self.world.now)
+        self.world.idle(pause)
+
+        def drained() -> bool:
+            self.read(name, 1 << 20)
+            for packet in self.wire:
+                self.world.put(*packet)
+            self.wire = []
+            return self.read_so_far[name] == self.written[other]
+
+        self.world.run(drained, 4000)
+        self.world.run(lambda: sink.eof, 1.0)
+
     @rule(
         name=SIDES,
         flags=st.sampled_from([SYN, RST, SYN | ACK, RST | ACK, ACK, FIN | ACK]),

@@ -21,6 +21,7 @@ from test_tcp_machine import TcpMachine
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "netstack"))
 
 import test_tcp_attacks
+import test_tcp_closed_window
 import test_tcp_recovery
 import test_tcp_scenarios
 
@@ -40,6 +41,11 @@ pytestmark = pytest.mark.mutants
 Defect = tuple[Callable[..., object], str, str]
 
 MACHINE: dict[str, Defect] = {
+    "a window that opens is not told": (
+        TcpConnection.read,
+        "if not receiver.finished and receiver.update_due and",
+        "if False and",
+    ),
     "no persist timer": (Sender.take_segments, "            self.deadline = now + self.rto.value\n", ""),
     "the end before what comes before it": (Receiver._check_fin, "if self.fin == self.nxt and", "if self.fin and"),
     "an overlap appended whole": (Receiver.insert, "payload = payload[position - start :]", "pass"),
@@ -121,6 +127,19 @@ MACHINE: dict[str, Defect] = {
 }
 
 SCENARIOS: dict[str, Defect] = {
+    "a FIN into a closed window": (Sender._take_new, " and self.window > self.nxt - self.una", ""),
+    "a FIN alone needs room": (TcpConnection._acceptable, "if seq == end - bool(flags & FIN):", "if seq == end:"),
+    "an answer with a closed window is no answer": (
+        Sender._update_window,
+        "self._timer is _Timer.PERSIST or not (window and self.window)",
+        "self._timer is _Timer.PERSIST",
+    ),
+    "an opened window waits for the timer": (Sender.handle_ack, "if opened and self.una < self.nxt:", "if False:"),
+    "an orphan lives for ever": (
+        TcpConnection.handle_timeout,
+        "if self._closed_by_owner and not sender.window and",
+        "if False and",
+    ),
     "windows from ahead are believed": (
         TcpConnection._handle_outside,
         "0 <= receiver.nxt - seq <= max(",
@@ -254,6 +273,9 @@ def test_the_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         run_state_machine_as_test(TcpMachine, settings=search)
 
 
+MODULES = (test_tcp_attacks, test_tcp_closed_window, test_tcp_recovery, test_tcp_scenarios)
+
+
 def scenarios(*modules: ModuleType) -> Iterator[Callable[[], None]]:
     """The dialogues that take no argument."""
     for module in modules:
@@ -266,7 +288,7 @@ def scenarios(*modules: ModuleType) -> Iterator[Callable[[], None]]:
 def test_a_scenario_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(SCENARIOS[name], monkeypatch)
     found = None
-    for scenario in scenarios(test_tcp_attacks, test_tcp_recovery, test_tcp_scenarios):
+    for scenario in scenarios(*MODULES):
         try:
             scenario()
         except (AssertionError, LookupError, TypeError, ValueError, OSError, pytest.fail.Exception) as exc:

@@ -122,6 +122,11 @@ class TcpConnection(FastPath):
         self._acks.expire(now)
         sender = self.sender
         if sender.deadline <= now:
+            if self._closed_by_owner and not sender.window and now - sender.stalled_since >= settings.orphan_timeout:
+                # Alive, but with a window that nobody will open any more. Its owner should know that this is not all.
+                self._send_reset(now)
+                self._end(os_error(errno.ETIMEDOUT))
+                return
             if sender.expired(now, settings.orphan_retries if self._closed_by_owner else settings.data_retries):
                 self._end(self._soft_error or os_error(errno.ETIMEDOUT))
                 return

@@ -91,7 +91,7 @@ class Input(Path):
             if payload and end <= receiver.nxt:
                 receiver.insert(seq, payload)
             return
-        if not self._acceptable(seq, end):
+        if not self._acceptable(seq, end, flags):
             if self.state is TcpState.SYN_RECEIVED and flags & SYN and seq == receiver.nxt - 1 and not flags & RST:
                 # A SYN-ACK: both sides opened at once, and this completes it.
                 if not flags & ACK:
@@ -159,10 +159,11 @@ class Input(Path):
             if ack is not None:
                 self._acknowledge(ack, window, seq, blocks, timestamps, empty=False, now=now)
 
-    def _acceptable(self, seq: Position, end: Position) -> bool:
-        """Whether some of a segment lies in the window (RFC 9293, table 6)."""
+    def _acceptable(self, seq: Position, end: Position, flags: int) -> bool:
+        """Whether some of a segment lies in the window (RFC 9293, table 6). A FIN takes no room in a buffer: alone it
+        is good for a window that is closed, as with Linux."""
         nxt, edge = self.receiver.nxt, self.receiver.edge
-        if seq == end:
+        if seq == end - bool(flags & FIN):
             # At the edge, too: a sender that used up the window acknowledges from there.
             return nxt <= seq <= edge
         return seq < edge and end > nxt

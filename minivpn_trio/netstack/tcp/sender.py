@@ -221,7 +221,7 @@ class Sender:
         its timestamp echoes, -1.0 if unknown. Returns the number of newly acknowledged bytes.
         """
         same_window = window == self.window
-        self._update_window(ack, window, seq, now)
+        opened = self._update_window(ack, window, seq, now)
         acked = ack - self.una
         board = self.board
         in_flight = self.nxt - self.una
@@ -276,7 +276,11 @@ class Sender:
                     )
         if self._rate_control is not None:
             self._measure_rate(outstanding - (self.nxt - self.una - board.sacked_bytes), rtt, now)
-        if acked > 0 or waiting or found:
+        if opened and self.una < self.nxt:
+            # Whatever was sent against a closed window was thrown away: at once again, not when the timer says so.
+            self._retransmit_now = board.lose_first() or self._retransmit_now
+            self._arm(now, 0.0)
+        elif acked > 0 or waiting or found:
             self._arm(now, waiting)
         return max(acked, 0)
 
@@ -322,18 +326,23 @@ class Sender:
         self._recovery_point = None
         self._slow = self._retransmit_now = False
 
-    def _update_window(self, ack: Position, window: int, seq: Position, now: float) -> None:
+    def _update_window(self, ack: Position, window: int, seq: Position, now: float) -> bool:
+        """True: the window was closed, and opens."""
+        opened = False
         if self.wl1 < seq or (self.wl1 == seq and self.wl2 <= ack):
-            if self._timer is _Timer.PERSIST:
-                # Any answer shows that the peer lives.
+            if self._timer is _Timer.PERSIST or not (window and self.window):
+                # Any answer shows that the peer lives (RFC 9293, 3.8.6.1).
                 self.retries = 0
                 if window:
                     self.rto.progress()
-                    self._timer = _Timer.RETRANSMIT
-                    self.deadline = inf
+                    if self._timer is _Timer.PERSIST:
+                        self._timer = _Timer.RETRANSMIT
+                        self.deadline = inf
+            opened = window > 0 and not self.window
             self.window = window
             self.wl1, self.wl2 = seq, ack
             self.max_window = max(self.max_window, window)
+        return opened
 
     def _advance_recovering(self, acked: int, in_flight: int, rtt: float, now: float) -> None:
         """``una`` moved in recovery: leave it, or grow the window after a timeout."""
@@ -578,8 +587,8 @@ class Sender:
                 self.probe_size = 0
             if size:
                 self._cut(segments, size, mss, now)
-        if self.fin and not self.buffered and not self.fin_sent and count < limit:
-            # A FIN takes a position, yet no room worth speaking of.
+        if self.fin and not self.buffered and not self.fin_sent and count < limit and self.window > self.nxt - self.una:
+            # A FIN takes a position, and needs a window that is open: a peer may ignore it otherwise.
             segment = SentSegment(self.nxt, self.nxt + 1, b"", now)
             self.board.extend([segment], 1)
             segments.append(segment)
@@ -670,8 +679,9 @@ class Sender:
         first = board.first
         # The first segment SACKed and yet not acknowledged: the peer changed its mind.
         board.lose_all(forget_sacks=(first is not None and first.sacked) or self.retries > 1)
-        self.congestion.handle_timeout(max(flight, 1) if self.retries == 1 else 0, now)
-        if self.retries == 1:
+        # A peer that took its window back throws away what comes: not a sign of congestion either.
+        self.congestion.handle_timeout(max(flight, 1) if self.retries == 1 and self.window else 0, now)
+        if self.retries == 1 and self.window:
             self._undo.begin(self.una)
         self._recovery_point = self.nxt
         self._slow = True

@@ -44,6 +44,8 @@ class TcpSettings:
     data_retries: int = 15
     #: The same for a connection that nobody holds any more (Linux, tcp_orphan_retries).
     orphan_retries: int = 8
+    #: How long a connection that nobody holds any more waits for a peer that answers and keeps its window closed.
+    orphan_timeout: float = 120.0
     #: Timeouts in a row with full segments before a black hole is suspected that swallows them (RFC 4821), and what
     #: is tried then, bytes of payload and options.
     black_hole_retries: int = 2
