@@ -385,6 +385,7 @@ class TcpMachine(RuleBasedStateMachine):
                 if not segment.sacked
             )
             assert sender.board.pipe == pipe
+            assert len(sender.board._starts) <= len(sender.board)
             assert sender.nxt - sender.una == sum(segment.end - segment.start for segment in sender.board)
 
     def teardown(self) -> None:

@@ -127,6 +127,7 @@ MACHINE: dict[str, Defect] = {
 }
 
 SCENARIOS: dict[str, Defect] = {
+    "ranges of pieces are kept": (Scoreboard.sack, "start, end = self._whole(start, end)", "pass"),
     "a FIN into a closed window": (Sender._take_new, " and self.window > self.nxt - self.una", ""),
     "a FIN alone needs room": (TcpConnection._acceptable, "if seq == end - bool(flags & FIN):", "if seq == end:"),
     "an answer with a closed window is no answer": (

@@ -161,10 +161,10 @@ class Scoreboard:
             head = 0
         self._head = head
         starts, ends = self._starts, self._ends
-        while starts and starts[0] < position:
-            if ends[0] <= position:
-                del starts[0], ends[0]
-            else:
+        if starts and starts[0] < position:
+            passed = bisect_right(ends, position)
+            del starts[:passed], ends[:passed]
+            if starts and starts[0] < position:
                 starts[0] = position
 
     def fills(self, position: Position) -> bool:
@@ -188,8 +188,18 @@ class Scoreboard:
 
     def sack(self, start: Position, end: Position) -> Position | None:
         """One SACK block, within what is in flight. Adds to ``sample``, ``resent`` and ``late``. Returns the end of
-        the first segment that it names for the first time and that was sent once, or None."""
+        the first segment that it names for the first time and that was sent once, or None.
+
+        A block counts as far as it covers whole segments, so there are never more ranges than segments, whatever a
+        peer makes up. What holds a part of one reports the whole when it has it.
+        """
         starts, ends = self._starts, self._ends
+        low = bisect_left(ends, start)
+        if low < len(starts) and starts[low] <= start and end <= ends[low]:
+            return None
+        start, end = self._whole(start, end)
+        if start >= end:
+            return None
         low = bisect_left(ends, start)
         high = bisect_right(starts, end)
         if low < high:
@@ -204,6 +214,18 @@ class Scoreboard:
         starts[low:high] = [merged[0]]
         ends[low:high] = [merged[1]]
         return self._mark(new, end, *merged)
+
+    def _whole(self, start: Position, end: Position) -> tuple[Position, Position]:
+        """The part of a block that covers whole segments."""
+        segments = self._segments
+        at = bisect_left(segments, start, lo=self._head, key=_start_of)
+        if at == len(segments):
+            return end, end
+        start = segments[at].start
+        last = bisect_right(segments, end, lo=self._head, key=_start_of) - 1
+        if segments[last].end > end:
+            end = segments[last].start
+        return start, end
 
     def _mark(self, new: Position, until: Position, left: Position, right: Position) -> Position | None:
         segments = self._segments

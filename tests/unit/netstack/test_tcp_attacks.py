@@ -199,6 +199,46 @@ def test_data_keeps_a_connection_alive() -> None:
     assert connection.error is None
 
 
+# --- selective acknowledgements ---
+
+
+def test_sack_blocks_of_pieces_cost_nothing() -> None:
+    script = Script(settings=TcpSettings(initial_window_segments=100))
+    connection = script.connect()
+    connection.write(bytes(100_000), script.now)
+    sent = script.out()
+    board, una = connection.sender.board, sent[0].seq
+    for at in range(0, 90_000, 6):
+        blocks = tuple((una + at + 2 * n + 1, una + at + 2 * n + 2) for n in range(3))
+        script.give(script.segment(sack_blocks=blocks))
+    assert len(board._starts) == 0 and board.sacked_bytes == 0
+    script.out()
+    script.take(sent)
+    script.give(script.segment())
+    assert connection.sender.una == connection.sender.nxt
+
+
+def test_a_sack_block_counts_whole_segments() -> None:
+    script = Script()
+    connection = script.connect()
+    connection.write(bytes(14_480), script.now)
+    sent = script.out()
+    board, full = connection.sender.board, len(sent[0].payload)
+    starts = [segment.seq for segment in sent]
+
+    def sacked(left: int, right: int) -> list[int]:
+        script.give(script.segment(ack=starts[0], sack_blocks=((left, right),)))
+        return [number for number, segment in enumerate(board) if segment.sacked]
+
+    assert sacked(starts[2], starts[3] - 1) == []
+    assert sacked(starts[2] + 1, starts[3] + full - 1) == []
+    assert sacked(starts[2], starts[3]) == [2]
+    assert sacked(starts[2] - 5, starts[4] + 5) == [2, 3]
+    assert sacked(starts[8], starts[9] + full - 1) == [2, 3, 8]
+    assert sacked(starts[8], starts[9] + full) == [2, 3, 8, 9]
+    assert (len(board._starts), board.sacked_bytes) == (2, 4 * full)
+
+
 # --- what must not happen, and yet does ---
 
 
