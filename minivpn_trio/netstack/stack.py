@@ -38,6 +38,7 @@ from . import scapy_wire
 from .fragments import FragmentTable, split
 from .icmp import IcmpEndpoint, Quote, answer_echo_untrusted, echo_reply, error_of, is_error, mtu_of, quote_untrusted
 from .icmp_errors import port_unreachable, protocol_unreachable, reassembly_time_exceeded, whole_packet
+from .memory import MemoryBudget
 from .numbering import Numbering
 from .packets import ACK, FIN, RST, SYN, Address, Fragment, IcmpMessage, IpPayload, TcpSegment, UdpDatagram
 from .pmtu import PathMtus
@@ -78,8 +79,9 @@ class Limits:
     #: Packets in the output queue: of all kinds, and when data starts to wait.
     output: int = 4096
     output_data: int = 192
-    #: Buffers may grow by so much together, beyond what each starts with.
-    buffer_growth: int = 64 * 1024 * 1024
+    #: What all TCP connections together hold of bytes to be read, early ones and those not acknowledged. At the limit
+    #: windows stay as they are and writers wait, but for 16 KiB a connection in each direction.
+    tcp_memory: int = 64 * 1024 * 1024
     #: What all UDP sockets together may have queued.
     datagrams: int = 16 * 1024 * 1024
     #: RSTs and ICMP errors a second, each kind on its own.
@@ -168,7 +170,9 @@ class Stack:
         self._active: dict[TcpConnection, None] = {}
         #: Who has data to send and found no room in ``_output``, or others waiting for it.
         self._turns = Turns()
-        self._grown = self._queued_datagrams = 0
+        self.memory: MemoryBudget = MemoryBudget(self.limits.tcp_memory, self._on_relief)
+        self._relieved = False
+        self._queued_datagrams = 0
         rate = self.limits.answers_per_second
         self._resets, self._errors = (_Allowance(rate, now) for _ in range(2))
         self._echoes = _Allowance(self.limits.echoes_per_second, now)
@@ -571,8 +575,6 @@ class Stack:
         listener = self._embryos.pop(connection, None)
         if listener is not None:
             listener.half_open.discard(connection)
-        self._grown -= max(connection.receiver.capacity - self.settings.receive_buffer, 0)
-        self._grown -= connection.send_capacity - self.settings.send_buffer
         self._retransmissions += connection.sender.retransmissions
         self._tail_probes += connection.sender.tail_probes
         self._timeouts += connection.sender.timeouts
@@ -606,12 +608,11 @@ class Stack:
         """What the link takes, whatever is known of the path."""
         return self._mss_of(self.mtu, connection.remote[0])
 
-    def grow(self, size: int) -> bool:
-        """Whether a buffer may grow by ``size``."""
-        if self._grown + size > self.limits.buffer_growth:
-            return False
-        self._grown += size
-        return True
+    def _on_relief(self) -> None:
+        """There is memory again. Who waited for it is told at the next ``handle_timeout``, which is due at once."""
+        self._relieved = True
+        if self.on_work is not None:
+            self.on_work()
 
     # --- UDP ---
 
@@ -800,7 +801,7 @@ class Stack:
 
     def next_timeout(self) -> float | None:
         """When ``handle_timeout`` is due; None: not before something happens."""
-        if self._looped:
+        if self._looped or self._relieved:
             return self._now
         earliest = self._timers.next_timeout()
         for other in (self._time_wait.next_timeout(), self._fragments.next_timeout()):
@@ -813,6 +814,11 @@ class Stack:
         self._now = now
         if self._looped:
             self._take_looped(now)
+        if self._relieved:
+            self._relieved = False
+            for connection in self._connections.values():
+                connection.relieve()
+                self._active.setdefault(connection)
         for connection in self._timers.take_due(now):
             try:
                 connection.handle_timeout(now)

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "netstack"))
 
 import test_tcp_attacks
 import test_tcp_closed_window
+import test_tcp_memory
 import test_tcp_recovery
 import test_tcp_scenarios
 
@@ -127,6 +128,13 @@ MACHINE: dict[str, Defect] = {
 }
 
 SCENARIOS: dict[str, Defect] = {
+    "windows open however tight it is": (Receiver._rightmost, "if self._memory.level == FREE:", "if True:"),
+    "what was granted is taken however full it is": (
+        TcpConnection._take_payload,
+        "if self._memory.level == FULL and",
+        "if False and",
+    ),
+    "writers are not told of memory": (TcpConnection.relieve, "self._changed = True", "pass"),
     "ranges of pieces are kept": (Scoreboard.sack, "start, end = self._whole(start, end)", "pass"),
     "a FIN into a closed window": (Sender._take_new, " and self.window > self.nxt - self.una", ""),
     "a FIN alone needs room": (TcpConnection._acceptable, "if seq == end - bool(flags & FIN):", "if seq == end:"),
@@ -274,7 +282,7 @@ def test_the_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         run_state_machine_as_test(TcpMachine, settings=search)
 
 
-MODULES = (test_tcp_attacks, test_tcp_closed_window, test_tcp_recovery, test_tcp_scenarios)
+MODULES = (test_tcp_attacks, test_tcp_closed_window, test_tcp_recovery, test_tcp_scenarios, test_tcp_memory)
 
 
 def scenarios(*modules: ModuleType) -> Iterator[Callable[[], None]]:

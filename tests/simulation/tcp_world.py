@@ -51,6 +51,7 @@ class World:
         settings_a: TcpSettings | None = None,
         settings_b: TcpSettings | None = None,
         limits: Limits | None = None,
+        limits_b: Limits | None = None,
     ) -> None:
         self.random = random.Random(seed)
         self.now = now
@@ -58,7 +59,12 @@ class World:
             addresses=(A4, A6), mtu=mtu, rng=self.random.randbytes, now=now, settings=settings_a, limits=limits
         )
         self.b = Stack(
-            addresses=(B4, B6), mtu=mtu, rng=self.random.randbytes, now=now, settings=settings_b, limits=limits
+            addresses=(B4, B6),
+            mtu=mtu,
+            rng=self.random.randbytes,
+            now=now,
+            settings=settings_b,
+            limits=limits_b or limits,
         )
         self.links = {"a": up or Link(), "b": down or Link()}
         self.wire: list[tuple[float, int, str, bytes]] = []

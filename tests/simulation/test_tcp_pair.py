@@ -153,7 +153,8 @@ def test_both_close_at_once() -> None:
 
 @pytest.mark.parametrize("loss", [0.0, 0.1])
 def test_close_delivers_in_the_background(loss: float) -> None:
-    world = World(seed=4, up=Link(loss=loss), down=Link(loss=loss))
+    roomy = TcpSettings(send_buffer=1 << 20)
+    world = World(seed=4, up=Link(loss=loss), down=Link(loss=loss), settings_a=roomy)
     ours, theirs = world.connect()
     down = Transfer(world, ours, theirs, MEGABYTE[:500_000])
     assert not down.pump()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 from math import inf
 
+from ..memory import FLOOR
 from .congestion import ALGORITHMS
 from .fastpath import FastPath
 from .network import os_error
@@ -47,10 +48,11 @@ class TcpConnection(FastPath):
         sender = self.sender
         if sender.fin or self.state not in SENDING:
             raise os_error(errno.EPIPE)
-        capacity = self.send_capacity
+        capacity = self._send_limit
         room = capacity - sender.unacknowledged
         if room * 2 < capacity or not len(data):
             return 0
+        room = min(room, max(self._memory.left, FLOOR))
         if type(data) is not bytes:
             data = bytes(memoryview(data)[:room])
         elif len(data) > room:
@@ -71,10 +73,8 @@ class TcpConnection(FastPath):
             if self.state in HANDSHAKE:
                 raise os_error(errno.ENOTCONN)
             return b""
-        capacity = receiver.capacity
         data = receiver.read(max_bytes, now, self.sender.rto.srtt)
-        if receiver.capacity > capacity and not self._network.grow(receiver.capacity - capacity):
-            receiver.capacity = capacity
+        self._account()
         # A window update, if the peer can still use it.
         if not receiver.finished and receiver.update_due and self.state is not TcpState.CLOSED:
             self._acks.due = True

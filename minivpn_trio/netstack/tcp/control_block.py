@@ -19,6 +19,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+from ..memory import FLOOR, FREE
 from ..packets import Address
 from ..wire import SEQUENCE_AT4, SEQUENCE_AT6, SegmentBuilder
 from .acknowledgement import AckSchedule
@@ -48,11 +49,13 @@ class ControlBlock:
         "_handshake_sent_at",
         "_handshake_tries",
         "_heard_at",
+        "_held",
         "_keepalive_deadline",
         "_keepalive_interval",
         "_keepalive_limit",
         "_keepalive_probes",
         "_linger_deadline",
+        "_memory",
         "_model",
         "_mss_limit",
         "_network",
@@ -100,6 +103,9 @@ class ControlBlock:
         settings: TcpSettings,
         now: float,
     ) -> None:
+        #: The stack's budget, and what of it is ours.
+        self._memory = network.memory
+        self._held = 0
         #: (address, port) of both ends.
         self.local: tuple[Address, int] = local
         self.remote: tuple[Address, int] = remote
@@ -155,8 +161,15 @@ class ControlBlock:
         scale = 0
         while 0xFFFF << scale < settings.receive_buffer_max - 0xFFFF and scale < _LARGEST_SCALE:
             scale += 1
+        capacity = settings.receive_buffer if self._memory.level == FREE else min(settings.receive_buffer, FLOOR)
         self.receiver: Receiver = Receiver(
-            0, capacity=settings.receive_buffer, capacity_max=settings.receive_buffer_max, scale=scale, mss=mss, now=now
+            0,
+            capacity=capacity,
+            capacity_max=settings.receive_buffer_max,
+            scale=scale,
+            mss=mss,
+            memory=self._memory,
+            now=now,
         )
         self._acks = AckSchedule(delay=settings.delayed_ack, challenge_interval=settings.challenge_ack_interval)
         self._handshake_deadline = inf
@@ -200,7 +213,12 @@ class ControlBlock:
         nothing while the send buffer is more than half full."""
         if self.error is not None or self.state not in SENDING:
             return self.state not in HANDSHAKE
-        return self.sender.fin or self.sender.unacknowledged <= self.send_capacity // 2
+        return self.sender.fin or self.sender.unacknowledged <= self._send_limit // 2
+
+    @property
+    def _send_limit(self) -> int:
+        """What the send buffer may hold as things stand."""
+        return self.send_capacity if self._memory.level == FREE else min(self.send_capacity, FLOOR)
 
     @property
     def eof(self) -> bool:
@@ -221,6 +239,26 @@ class ControlBlock:
     def timestamp_recent(self) -> int:
         """The TSval to echo."""
         return self._ts_recent
+
+    def relieve(self) -> None:
+        """There is memory again: say so to the owner, and to a peer whose window could not open. Does not send."""
+        self._changed = True
+        if not self.receiver.finished and self.connected and self.receiver.update_due:
+            self._acks.due = True
+
+    def _account(self) -> None:
+        """Tell the budget what is held now."""
+        receiver, sender = self.receiver, self.sender
+        held = receiver.queued + receiver.early + sender.buffered
+        if self.state is not TcpState.CLOSED:
+            held += sender.nxt - sender.una
+        if held != self._held:
+            change, self._held = held - self._held, held
+            self._memory.change(change)
+
+    def __del__(self) -> None:
+        # Its owner let go of it without reading or closing: not a moment to tell anybody else.
+        self._memory.held -= self._held
 
     def notify(self) -> None:
         """Call ``on_change`` if something changed since the last time."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import DropReason, ProtocolError
+from ..memory import FULL
 from ..packets import ACK, FIN, RST, SYN
 from ..sequence import MASK, Position
 from ..wire import TCP_FIELDS, bare_fields, intact
@@ -58,7 +59,7 @@ class FastPath(Input):
                 advances = 0 if sender.in_recovery else in_flight
                 holes = receiver.has_holes
                 # Near the end nothing is regular.
-                regular = receiver.fin is None and not self._closed_by_owner
+                regular = receiver.fin is None and not self._closed_by_owner and self._memory.level != FULL
             size = len(packet) - payload_at
             if regular and size >= 0:
                 seq, ack, bits, window, option, tsval, _ = unpack(packet, offset)

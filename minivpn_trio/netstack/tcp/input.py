@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from ...errors import DropReason
+from ..memory import FLOOR, FULL
 from ..packets import ACK, FIN, RST, SYN, TcpSegment
 from ..sequence import MASK, Position, later_timestamp, unwrap
 from .network import os_error
@@ -243,6 +245,11 @@ class Input(Path):
             # Nobody will read this: say so (RFC 1122, 4.2.2.13).
             self._send_reset(now)
             self._end(os_error(errno.ECONNRESET))
+            return
+        if self._memory.level == FULL and receiver.queued + receiver.early + len(payload) > FLOOR:
+            # It was asked for, and comes again when the reader has made room.
+            self._network.drop(DropReason.LIMIT)
+            self._acks.due = True
             return
         holes = receiver.has_holes
         if payload:

@@ -6,6 +6,7 @@ import os
 from typing import Protocol, TypeVar
 
 from ...errors import DropReason
+from ..memory import MemoryBudget
 from ..packets import TcpSegment
 
 __all__ = ["Network", "os_error"]
@@ -21,6 +22,9 @@ def os_error(number: int) -> OSError:
 
 class Network(Protocol[Connection_contra]):
     """What a connection needs of the stack."""
+
+    #: What all connections hold together.
+    memory: MemoryBudget
 
     def emit(self, packet: bytes) -> bool:
         """Queue a packet; False: dropped, there is no room."""
@@ -75,6 +79,3 @@ class Network(Protocol[Connection_contra]):
         """The largest payload, before options, that the link takes, whatever is known of the path."""
         ...
 
-    def grow(self, size: int) -> bool:
-        """Whether a buffer may grow by ``size`` bytes."""
-        ...

@@ -24,6 +24,7 @@ class Output(ControlBlock):
         if self._builder is None or self.state in HANDSHAKE or self.state is TcpState.CLOSED:
             if self._acks.due and self.state is TcpState.SYN_RECEIVED:
                 self._acks.due = False
+            self._account()
             self._arm()
             return
         sender = self.sender
@@ -37,6 +38,7 @@ class Output(ControlBlock):
             self._send_segments(segments, now)
         if sender.nxt - sender.una > self.send_capacity >> 2:
             self._grow_send_buffer()
+        self._account()
         if self._acks.decide(self.receiver.mss, now):
             self._send_ack(now)
         self._arm()
@@ -44,7 +46,7 @@ class Output(ControlBlock):
     def _grow_send_buffer(self) -> None:
         """A quarter of the send buffer is in flight: more, so that the writer never holds the window back."""
         capacity = min(4 * min(self.sender.congestion.window, self.sender.window), self._settings.send_buffer_max)
-        if capacity > self.send_capacity + 65536 and self._network.grow(capacity - self.send_capacity):
+        if capacity > self.send_capacity + 65536:
             self.send_capacity = capacity
 
     def _send_segments(self, segments: list[SentSegment], now: float) -> None:

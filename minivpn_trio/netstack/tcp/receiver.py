@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 
+from ..memory import FLOOR, FREE, MemoryBudget
 from ..sequence import Position
 
 __all__ = ["Receiver"]
@@ -36,6 +37,7 @@ class Receiver:
         "_duplicates",
         "_ends",
         "_measured_at",
+        "_memory",
         "_news",
         "_pieces",
         "_reported",
@@ -53,7 +55,17 @@ class Receiver:
         "scale",
     )
 
-    def __init__(self, nxt: Position, *, capacity: int, capacity_max: int, scale: int, mss: int, now: float) -> None:
+    def __init__(
+        self,
+        nxt: Position,
+        *,
+        capacity: int,
+        capacity_max: int,
+        scale: int,
+        mss: int,
+        memory: MemoryBudget,
+        now: float,
+    ) -> None:
         #: The next position expected in order, FIN included.
         self.nxt: Position = nxt
         #: The right edge of the window as advertised: what we must accept.
@@ -83,6 +95,7 @@ class Receiver:
         #: What was read in this round trip and in the last one.
         self._copied = self._copied_before = 0
         self._measured_at = now
+        self._memory = memory
 
     @property
     def has_holes(self) -> bool:
@@ -168,7 +181,7 @@ class Receiver:
     def _keep(self, start: Position, end: Position, payload: bytes) -> bool:
         """Store an early segment: only those parts that are not there yet."""
         starts, ends, pieces = self._starts, self._ends, self._pieces
-        if len(pieces) >= _MAX_PIECES:
+        if len(pieces) >= _MAX_PIECES or self._memory.level != FREE:
             return False
         if ends and start == ends[-1]:
             # By far the most common: the next segment after the same hole.
@@ -257,12 +270,19 @@ class Receiver:
             seen.add(at)
             blocks.append((self._starts[at], self._ends[at]))
 
+    def _rightmost(self) -> Position:
+        """Where the right edge of the window might be."""
+        base = self.nxt - self.queued
+        if self._memory.level == FREE:
+            return base + self.capacity
+        return max(self.edge, base + min(self.capacity, FLOOR))
+
     def take_window(self) -> int:
         """The window field, scaled, for a segment sent now. Moves ``edge``.
 
         Silly-window avoidance (RFC 9293, 3.8.6.2.2): the edge moves by a segment or half of the buffer, or not at all.
         """
-        target = self.nxt + self.capacity - self.queued
+        target = self._rightmost()
         if target - self.edge < min(self.mss, self.capacity // 2):
             target = self.edge
         field = max(target - self.nxt, 0) >> self.scale
@@ -274,7 +294,7 @@ class Receiver:
     def update_due(self) -> bool:
         """Whether the reader freed so much that the sender should hear of it without being asked: two segments
         if the window had become small, half of it otherwise."""
-        opened = self.nxt + self.capacity - self.queued - self.edge
+        opened = self._rightmost() - self.edge
         left = self.edge - self.nxt
         return opened >= min(2 * self.mss, self.capacity // 2) and (left < 2 * self.mss or opened >= left)
 
@@ -324,7 +344,12 @@ class Receiver:
     def discard(self) -> None:
         """Forget everything that was kept."""
         self.chunks.clear()
-        self.queued = self.early = 0
+        self.queued = 0
+        self.discard_early()
+
+    def discard_early(self) -> None:
+        """Forget what waits for something that will never come."""
+        self.early = 0
         self._starts.clear()
         self._ends.clear()
         self._pieces.clear()

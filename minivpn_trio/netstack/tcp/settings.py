@@ -21,7 +21,7 @@ class TcpSettings:
     receive_buffer_max: int = 8 * 1024 * 1024
     #: Bytes accepted by ``write`` and not yet acknowledged: at first, and when the congestion window needs more
     #: (four times the window, as a writer is woken when half of it is free).
-    send_buffer: int = 2 * 1024 * 1024
+    send_buffer: int = 256 * 1024
     send_buffer_max: int = 32 * 1024 * 1024
     #: RFC 6928.
     initial_window_segments: int = 10

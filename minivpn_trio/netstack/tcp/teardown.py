@@ -44,6 +44,7 @@ class Teardown(Output):
         unread = self.receiver.queued
         self.receiver.discard()
         if self.state is TcpState.CLOSED:
+            self._account()
             return
         if self.state is TcpState.SYN_SENT:
             self._end(None)
@@ -60,7 +61,9 @@ class Teardown(Output):
         """RST at once; what is queued is dropped, ``error`` becomes ECONNABORTED. Never raises; idempotent."""
         self.on_change = None
         self._closed_by_owner = True
+        self.receiver.discard()
         if self.state is TcpState.CLOSED:
+            self._account()
             return
         if self.state is not TcpState.SYN_SENT:
             self._send_reset(now)
@@ -146,4 +149,6 @@ class Teardown(Output):
         self._acks.deadline = self._handshake_deadline = self._linger_deadline = self._keepalive_deadline = inf
         self._path_probe_at = inf
         self.deadline = inf
+        self.receiver.discard_early()
+        self._account()
         self._changed = True

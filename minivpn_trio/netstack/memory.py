@@ -1,0 +1,57 @@
+"""What the TCP connections of a stack hold together: bytes to be read, early ones, and those not acknowledged.
+
+One counter against one budget, brought up to date once for a burst, a timeout or a command of each connection. It
+says how things stand, and every connection acts on that itself:
+
+    FREE   buffers grow as they need
+    TIGHT  the budget is used up: no window opens further, what comes early is refused (it comes again), and nobody
+           may write, beyond what ``FLOOR`` gives to each, so that whoever is read from goes on
+    FULL   what was granted before is being used: data in order is refused too, beyond ``FLOOR``
+
+So whatever peers send and readers leave, no more is held than five quarters of the budget and ``FLOOR`` for each
+connection. A window that was granted is never taken back (RFC 9293, 3.8.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["FLOOR", "FREE", "FULL", "TIGHT", "MemoryBudget"]
+
+FREE, TIGHT, FULL = range(3)
+#: Bytes that a connection may hold in each direction, however tight it is.
+FLOOR = 16 * 1024
+
+
+class MemoryBudget:
+    """Sizes are bytes. ``on_relief`` is called when the level is FREE again."""
+
+    __slots__ = ("_full", "_on_relief", "_relief", "held", "level", "limit")
+
+    def __init__(self, limit: int, on_relief: Callable[[], None]) -> None:
+        self.limit: int = limit
+        #: What is held now.
+        self.held: int = 0
+        #: FREE, TIGHT or FULL.
+        self.level: int = FREE
+        self._full = limit + limit // 4
+        # Some way below, so that it does not go to and fro with each packet.
+        self._relief = limit - limit // 8
+        self._on_relief = on_relief
+
+    @property
+    def left(self) -> int:
+        """How much the budget still has."""
+        return self.limit - self.held
+
+    def change(self, size: int) -> None:
+        """``size`` more bytes are held, or fewer."""
+        self.held = held = self.held + size
+        if held >= self.limit:
+            self.level = FULL if held >= self._full else TIGHT
+        elif self.level != FREE:
+            if held <= self._relief:
+                self.level = FREE
+                self._on_relief()
+            else:
+                self.level = TIGHT
