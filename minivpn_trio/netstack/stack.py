@@ -860,6 +860,7 @@ class Stack:
                 self._active.setdefault(connection)
             else:
                 connection.set_path_mss(self.mss_to(connection.remote[0]))
+                connection.resume(now)
         for endpoint in list(self._udp.values()):
             address = endpoint.local[0]
             if address is not None and any(address) and not self.is_own(address):

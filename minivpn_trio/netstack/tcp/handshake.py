@@ -54,6 +54,15 @@ class Handshake(Teardown):
         wait = self._settings.rto_initial * 2 ** min(self._handshake_tries - 1, _LARGEST_BACKOFF)
         self._handshake_deadline = now + min(wait, self._settings.rto_max)
 
+    def resume(self, now: float) -> None:
+        """The tunnel is up again: what it did not deliver is sent again now, as if for the first time."""
+        self.sender.resume(now)
+        if self._handshake_tries > 1 and self._handshake_deadline < inf:
+            self._handshake_tries = 0
+            self._handshake_repeated_at = now
+            self._try_handshake(now)
+        self._arm()
+
     def _repeat_syn_ack(self, now: float) -> None:
         """The peer's SYN again: our SYN-ACK was lost, or somebody repeats what he saw. Neither the number of tries
         nor the time of the next one depend on it."""

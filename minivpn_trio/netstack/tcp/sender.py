@@ -637,6 +637,16 @@ class Sender:
 
     # --- the timer ---
 
+    def resume(self, now: float) -> None:
+        """The path is there again. What the timer went off for meanwhile, in vain, need not wait for its next time,
+        which may be two minutes away."""
+        if self.rto.backoff and self.deadline < inf:
+            self.retries = 0
+            self.rto.progress()
+            if self.una < self.nxt:
+                self._timer = _Timer.RETRANSMIT
+            self.deadline = now
+
     def set_user_timeout(self, seconds: float | None, now: float) -> None:
         """How long what was written may wait for progress."""
         self.user_timeout = seconds
