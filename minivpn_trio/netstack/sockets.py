@@ -67,6 +67,7 @@ _KEEPIDLE = (_LEVEL_TCP, getattr(stdlib, "TCP_KEEPIDLE", 4))
 _KEEPALIVE_PACE = (getattr(stdlib, "TCP_KEEPINTVL", 5), getattr(stdlib, "TCP_KEEPCNT", 6))
 #: In milliseconds; 0: none.
 _USER_TIMEOUT = (_LEVEL_TCP, getattr(stdlib, "TCP_USER_TIMEOUT", 18))
+_NODELAY = (_LEVEL_TCP, stdlib.TCP_NODELAY)
 _RCVBUF, _MAX_RCVBUF = (stdlib.SOL_SOCKET, stdlib.SO_RCVBUF), 8 << 20
 _MAXSEG = (_LEVEL_TCP, stdlib.TCP_MAXSEG)
 #: A name in ``ALGORITHMS``, as bytes; as much of it as Linux returns (TCP_CA_NAME_MAX).
@@ -83,15 +84,15 @@ _RECEIVE_FLAGS = sum(getattr(stdlib, name, 0) for name in ("MSG_DONTWAIT", "MSG_
 #: Seconds, as Linux has it (tcp(7)).
 _DEFAULT_KEEPIDLE = 7200
 
-#: Options that are accepted and remembered, with their values before anybody set them. Most have no effect: TCP
-#: never delays small segments here, so TCP_NODELAY is always on, and so forth.
+#: Options that are accepted and remembered, with their values before anybody set them. Most have no effect.
+#: TCP_NODELAY is on unless it is turned off.
 _DEFAULTS: dict[tuple[int, int], int] = {
     (stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR): 0,
     (stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE): 0,
     (stdlib.SOL_SOCKET, stdlib.SO_BROADCAST): 0,
     (stdlib.SOL_SOCKET, stdlib.SO_SNDBUF): 212_992,
     (stdlib.SOL_SOCKET, stdlib.SO_RCVBUF): 212_992,
-    (_LEVEL_TCP, stdlib.TCP_NODELAY): 1,
+    _NODELAY: 1,
     (stdlib.IPPROTO_IP, stdlib.IP_TTL): 64,
     (stdlib.IPPROTO_IP, stdlib.IP_TOS): 0,
     _V6ONLY: 1,
@@ -286,8 +287,8 @@ class TunSocket(trio.socket.SocketType):
         """As ``socket.socket.setsockopt``; OSError(ENOPROTOOPT) for options that are not known.
 
         SO_LINGER with a time of 0 makes ``close`` reset the connection; SO_KEEPALIVE with TCP_KEEPIDLE,
-        TCP_KEEPINTVL and TCP_KEEPCNT, TCP_USER_TIMEOUT and TCP_CONGESTION (ENOENT for an algorithm that there is
-        not) are obeyed, and for datagrams the time to
+        TCP_KEEPINTVL and TCP_KEEPCNT, TCP_USER_TIMEOUT, TCP_NODELAY (on by default) and TCP_CONGESTION (ENOENT for an
+        algorithm that there is not) are obeyed, and for datagrams the time to
         live, SO_RCVBUF and IP_MTU_DISCOVER. The rest is remembered.
         """
         self._check_open()
@@ -315,6 +316,7 @@ class TunSocket(trio.socket.SocketType):
         self._options[level, optname] = number
         self._apply_keepalive()
         self._apply_user_timeout()
+        self._apply_nodelay()
         self._apply_to_endpoint()
 
     def _apply_to_endpoint(self) -> None:
@@ -344,6 +346,10 @@ class TunSocket(trio.socket.SocketType):
         if self._connection is not None and _USER_TIMEOUT in self._options:
             seconds = self._options[_USER_TIMEOUT] / 1000 or None
             self._pump.run(self._connection.set_user_timeout, seconds, trio.current_time())
+
+    def _apply_nodelay(self) -> None:
+        if self._connection is not None and _NODELAY in self._options:
+            self._pump.run(self._connection.set_nodelay, bool(self._options[_NODELAY]), trio.current_time())
 
     def _path_mtu(self) -> int:
         """Raises OSError(ENOTCONN) where there is no path."""
@@ -487,6 +493,7 @@ class TunSocket(trio.socket.SocketType):
             connection.set_congestion(self._congestion)
         self._apply_keepalive()
         self._apply_user_timeout()
+        self._apply_nodelay()
 
     def _release(self) -> None:
         """Give back the port that ``bind`` reserved: to the connection or listener that is about to have it."""

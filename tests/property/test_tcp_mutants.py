@@ -128,6 +128,12 @@ MACHINE: dict[str, Defect] = {
 }
 
 SCENARIOS: dict[str, Defect] = {
+    "Nagle holds back the end": (Sender._take_new, "in_flight and not self.fin:", "in_flight:"),
+    "Nagle waits for nothing": (
+        Sender._take_new,
+        "if not self.nodelay and in_flight and not self.fin:",
+        "if not self.nodelay and not self.fin:",
+    ),
     "windows open however tight it is": (Receiver._rightmost, "if self._memory.level == FREE:", "if True:"),
     "what was granted is taken however full it is": (
         TcpConnection._take_payload,

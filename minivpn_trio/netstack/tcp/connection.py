@@ -92,6 +92,12 @@ class TcpConnection(FastPath):
         self._keepalive_deadline = inf if idle is None else max(self._heard_at + idle, now)
         self._arm()
 
+    def set_nodelay(self, nodelay: bool, now: float) -> None:
+        """Whether less than a segment goes out at once, which is the default, or waits while something is in flight
+        (Nagle's algorithm; TCP_NODELAY of 0)."""
+        self.sender.nodelay = nodelay
+        self.flush(now)
+
     def set_user_timeout(self, seconds: float | None, now: float) -> None:
         """Give up when written data goes without progress for so long, or the probes of a silent peer
         (RFC 5482; Linux's TCP_USER_TIMEOUT); None: after the retries of the settings."""

@@ -81,6 +81,7 @@ class Sender:
         "fin_sent",
         "max_window",
         "mss",
+        "nodelay",
         "nxt",
         "pacer",
         "probe",
@@ -148,6 +149,8 @@ class Sender:
         #: Segments sent again to ask whether they were.
         self.tail_probes: int = 0
         self.timeouts: int = 0
+        #: Less than a segment does not wait for an acknowledgement of what is in flight.
+        self.nodelay: bool = True
         #: Since when what was written waits for any progress; and how long it may, None: for all retries.
         self.stalled_since: float = 0.0
         self.user_timeout: float | None = settings.user_timeout
@@ -558,6 +561,9 @@ class Sender:
         mss = self.mss
         usable = min(budget, self.window - in_flight)
         waiting = self.buffered
+        if not self.nodelay and in_flight and not self.fin:
+            # Nagle's algorithm (RFC 9293, 3.7.4): whole segments only.
+            waiting -= waiting % mss
         if usable < waiting:
             # Not all may go. Wait for room for a train, but for no more than a third of the window.
             window = min(self.congestion.window, self.window)

@@ -382,3 +382,16 @@ async def test_fifty_streams_leave_nothing_behind(autojump_clock: MockClock) -> 
             nursery.cancel_scope.cancel()
         await trio.sleep(200)
         assert near.stack.stats().tcp_connections == far.stack.stats().tcp_connections == 0
+
+
+@pytest.mark.parametrize(("nodelay", "packets"), [(None, 5), (1, 5), (0, 1)])
+async def test_nodelay(autojump_clock: MockClock, nodelay: int | None, packets: int) -> None:
+    async with two_stacks(DISTANT) as (near, far):
+        ours, theirs = await connect(near, far)
+        if nodelay is not None:
+            ours.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, nodelay)
+        before = near.stack.stats().packets_out
+        for _ in range(5):
+            await ours.send(b"x")
+        assert near.stack.stats().packets_out - before == packets
+        assert await receive_exactly(theirs, 5) == b"xxxxx"

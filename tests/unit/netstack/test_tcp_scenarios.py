@@ -415,6 +415,34 @@ def test_send_buffer_is_bounded_and_one_level_rules_writing() -> None:
     assert connection.writable
 
 
+def test_nagle_sends_small_pieces_one_at_a_time_and_full_ones_at_once() -> None:
+    """RFC 9293, 3.7.4; off by default."""
+    script = Script()
+    connection = script.connect()
+    connection.set_nodelay(False, script.now)
+    connection.write(b"a", script.now)
+    assert [segment.payload for segment in script.out()] == [b"a"]
+    for piece in (b"b", b"c"):
+        connection.write(piece, script.now)
+    assert script.out() == []
+    connection.write(bytes(2 * FULL), script.now)
+    assert [len(segment.payload) for segment in script.out()] == [FULL, FULL]
+    script.ack += 1 + 2 * FULL
+    script.now += 0.02
+    script.give(script.segment())
+    assert [len(segment.payload) for segment in script.out()] == [2]
+    connection.write(b"d", script.now)
+    assert script.out() == []
+    # Turned off, what waits goes; and so it does with the end.
+    connection.set_nodelay(True, script.now)
+    assert [segment.payload for segment in script.out()] == [b"d"]
+    connection.set_nodelay(False, script.now)
+    connection.write(b"e", script.now)
+    assert script.out() == []
+    connection.shutdown_write(script.now)
+    assert [segment.payload for segment in script.out()] == [b"e", b""]
+
+
 # --- closing ---
 
 
