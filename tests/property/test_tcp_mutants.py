@@ -128,6 +128,11 @@ MACHINE: dict[str, Defect] = {
 }
 
 SCENARIOS: dict[str, Defect] = {
+    "an acknowledgement of everything takes a timeout back": (
+        Sender.handle_ack,
+        "board.late if self._recovery_point is None or ack < self._recovery_point else 0",
+        "board.late",
+    ),
     "Nagle holds back the end": (Sender._take_new, "in_flight and not self.fin:", "in_flight:"),
     "Nagle waits for nothing": (
         Sender._take_new,

@@ -258,7 +258,10 @@ class Sender:
             self.retries = 0
             self.rto.progress()
             self.stalled_since = now
-            if self._undo.active and self._undo.advanced(echoed, board.late, self.sack):
+            # An acknowledgement of everything proves nothing: a lost segment that came again explains it as well
+            # (RFC 5682, 2.1, step 2a).
+            late = board.late if self._recovery_point is None or ack < self._recovery_point else 0
+            if self._undo.active and self._undo.advanced(echoed, late, self.sack):
                 self._take_back(now)
             if self._recovery_point is None:
                 self.congestion.handle_ack(acked, in_flight, rtt, now)

@@ -3,7 +3,8 @@
 After a spurious retransmission the first acknowledgement that moves ``una`` was caused by the original, which
 its echoed timestamp tells; or every retransmission of the episode is reported as a
 duplicate. A peer without timestamps but with SACK that names what was deemed lost by the timer and never
-sent again says the same (F-RTO, RFC 5682). The answer is RFC 4015's: back to what was.
+sent again, but not everything, says the same (F-RTO, RFC 5682, whose second acknowledgement is left to RACK: a hole
+behind the first one shows up in it as a loss of its own). The answer is RFC 4015's: back to what was.
 """
 
 from __future__ import annotations

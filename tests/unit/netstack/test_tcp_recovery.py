@@ -232,6 +232,19 @@ def test_f_rto_without_timestamps() -> None:
     assert connection.sender.congestion.window >= window
 
 
+def test_f_rto_does_not_believe_an_acknowledgement_of_everything() -> None:
+    """The first segment was lost, and then every acknowledgement: what comes for its retransmission names all."""
+    script, connection = settled(timestamps=False)
+    sent = flight(script, connection, 20)
+    window = connection.sender.congestion.window
+    script.wait(1.0)
+    script.out()
+    script.now += RTT
+    script.give(script.segment(ack=(sent[19].seq + len(sent[19].payload)) & MASK))
+    assert connection.sender.una == connection.sender.nxt
+    assert connection.sender.congestion.window < window / 2
+
+
 def test_a_real_timeout_is_not_taken_back() -> None:
     script, connection = settled()
     sent = flight(script, connection, 20)
