@@ -42,6 +42,7 @@ pytestmark = pytest.mark.mutants
 Defect = tuple[Callable[..., object], str, str]
 
 MACHINE: dict[str, Defect] = {
+    "a pacer that is due for ever": (TcpConnection.flush, "            sender.pacer.due = inf\n", "            pass\n"),
     "a window that opens is not told": (
         TcpConnection.read,
         "if not receiver.finished and receiver.update_due and",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from ..packets import ACK, FIN, PSH, RST, TcpSegment
 from ..sequence import MASK
 from .control_block import ControlBlock
@@ -28,6 +30,9 @@ class Output(ControlBlock):
             self._arm()
             return
         sender = self.sender
+        if sender.pacer.due <= now:
+            # Set again below if something is still held back. Perhaps there is nothing left to hold.
+            sender.pacer.due = inf
         while sender.buffered or sender.fin or len(sender.board):
             room = self._network.room(self)
             if room <= 0:

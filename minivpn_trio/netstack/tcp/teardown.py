@@ -145,7 +145,7 @@ class Teardown(Output):
 
     def _finish(self) -> None:
         self.state = TcpState.CLOSED
-        self.sender.deadline = inf
+        self.sender.deadline = self.sender.pacer.due = inf
         self._acks.deadline = self._handshake_deadline = self._linger_deadline = self._keepalive_deadline = inf
         self._path_probe_at = inf
         self.deadline = inf
