@@ -93,8 +93,11 @@ def test_a_reader_goes_on_while_others_hold_everything() -> None:
         ours.write(bytes(250_000), world.now)
     world.idle(2)
     assert world.b.memory.level != FREE
-    transfer = Transfer(world, *pairs[0], bytes(500_000))
+    transfer = Transfer(world, *pairs[0], bytes(700_000), finish=False)
     world.run(transfer.pump, 30)
+    # What was granted before is used up, and no more than the least is granted again.
+    receiver = pairs[0][1].receiver
+    assert receiver.edge - receiver.nxt <= FLOOR
     assert any(ours.sender.unacknowledged for ours, _ in pairs[1:])
     # Who reads as long as it is tight does not open his window; when there is memory again it opens without him.
     _, theirs = pairs[1]
