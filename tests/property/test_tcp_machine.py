@@ -75,6 +75,8 @@ class TcpMachine(RuleBasedStateMachine):
         self.base = {name: end.receiver.nxt for name, end in self.ends.items()}
         self.edge: dict[str, int] = {}
         self.shut: set[str] = set()
+        #: An end has sent more than it was allowed to.
+        self.overrun = False
         self.wire: list[tuple[str, bytes]] = []
         #: Everything that was ever sent, the last thousand of it.
         self.history: deque[tuple[str, bytes]] = deque(maxlen=1000)
@@ -202,6 +204,7 @@ class TcpMachine(RuleBasedStateMachine):
         if end.state is TcpState.CLOSED:
             return
         self._collect()
+        self.overrun = True
         before = len(self.wire)
         end.sender.window += excess
         end.flush(self.world.now)
@@ -285,7 +288,8 @@ class TcpMachine(RuleBasedStateMachine):
         within a second."""
         other = "b" if name == "a" else "a"
         source, sink = self.ends[other], self.ends[name]
-        if TcpState.CLOSED in (source.state, sink.state):
+        if self.overrun or TcpState.CLOSED in (source.state, sink.state):
+            # Who sends more than he was allowed to waits for the reader.
             return
         self._collect()
         for packet in self.wire:
@@ -377,9 +381,11 @@ class TcpMachine(RuleBasedStateMachine):
             if end.state is TcpState.CLOSED:
                 continue
             sender = end.sender
-            # A timer for what is under way, and for what the peer's window holds back.
-            if sender.una < sender.nxt or sender.buffered or (sender.fin and not sender.fin_sent):
+            # A timer for what is under way, and for what the peer's window or the pacer holds back.
+            if sender.una < sender.nxt:
                 assert sender.deadline < inf
+            if sender.buffered or (sender.fin and not sender.fin_sent):
+                assert min(sender.deadline, sender.pacer.due) < inf
             timeout = self.stacks[name].next_timeout()
             if end.deadline < inf:
                 assert timeout is not None and timeout <= end.deadline
