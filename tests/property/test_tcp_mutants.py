@@ -43,11 +43,6 @@ Defect = tuple[Callable[..., object], str, str]
 
 MACHINE: dict[str, Defect] = {
     "a pacer that is due for ever": (TcpConnection.flush, "            sender.pacer.due = inf\n", "            pass\n"),
-    "a window that opens is not told": (
-        TcpConnection.read,
-        "if not receiver.finished and receiver.update_due and",
-        "if False and",
-    ),
     "no persist timer": (Sender.take_segments, "            self.deadline = now + self.rto.value\n", ""),
     "the end before what comes before it": (Receiver._check_fin, "if self.fin == self.nxt and", "if self.fin and"),
     "an overlap appended whole": (Receiver.insert, "payload = payload[position - start :]", "pass"),
@@ -129,6 +124,11 @@ MACHINE: dict[str, Defect] = {
 }
 
 SCENARIOS: dict[str, Defect] = {
+    "a window that opens is not told": (
+        TcpConnection.read,
+        "if not receiver.finished and receiver.update_due and",
+        "if False and",
+    ),
     "an acknowledgement of everything takes a timeout back": (
         Sender.handle_ack,
         "board.late if self._recovery_point is None or ack < self._recovery_point else 0",
