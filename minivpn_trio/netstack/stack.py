@@ -50,7 +50,7 @@ from .tcp.settings import TcpSettings
 from .tcp.timewait import TimeWait, TimeWaitTable
 from .templates import SegmentTemplates
 from .timers import TimerHeap
-from .turns import Turns
+from .turns import Turns, Waiter
 from .udp import UdpEndpoint, read_udp_untrusted
 from .wire import IPV4_START, KEY4, KEY6
 
@@ -222,11 +222,11 @@ class Stack:
                 self._active.setdefault(connection)
         self._touched.clear()
 
-    def _flush(self, connection: TcpConnection, now: float) -> None:
+    def _flush(self, waiter: Waiter, now: float) -> None:
         try:
-            connection.flush(now)
+            waiter.flush(now)
         except Exception as fault:
-            self._contain(fault, connection, now)
+            self._contain(fault, waiter if isinstance(waiter, TcpConnection) else None, now)
 
     def _contain(self, fault: Exception, connection: TcpConnection | None, now: float) -> None:
         """``fault`` is a defect of ours: it ends one connection, not the tunnel."""
@@ -259,7 +259,7 @@ class Stack:
             return
         # Whole trains only: a turn that is cut short would be a smaller share, again and again.
         while turns and queued <= most - max(1, min(self.settings.train_max_segments, most // 2)):
-            turns.serve(now, few=queued <= most * 3 // 4)
+            turns.serve(now, few=queued <= most * 3 // 4, flush=self._flush)
             queued = self._queued
 
     @property

@@ -9,6 +9,7 @@ served first, as long as the room left is more than what the others are due.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["Turns", "Waiter"]
@@ -48,13 +49,13 @@ class Turns:
         self._served = None
         return True
 
-    def serve(self, now: float, few: bool) -> None:
-        """Let the first in line send: of the line of the ``few`` if so and if there is one."""
+    def serve(self, now: float, few: bool, flush: Callable[[Waiter, float], None]) -> None:
+        """Let the first in line send, by ``flush``: of the line of the ``few`` if so and if there is one."""
         line = self._few if self._few and (few or not self._many) else self._many
         waiter = next(iter(line))
         del line[waiter]
         self._served = waiter
-        waiter.flush(now)
+        flush(waiter, now)
         self._served = None
 
     def leave(self, waiter: Waiter) -> None:
