@@ -3,7 +3,7 @@
 Rounds are counted in octets: one ends when as much was acknowledged as was in flight when it began. A rise
 of the smallest round-trip time from one round to the next starts Conservative Slow
 Start, which grows at a quarter of the pace; if the rise turns out to be a passing one, growth goes on as before, else
-slow start ends after five such rounds.
+slow start ends after five such rounds, the one in which the rise was seen among them.
 
 RFC 9406's limit of eight segments a growth step is for stacks that acknowledge and send without
 trains; here what a burst of acknowledgements brings is counted at once.
@@ -57,5 +57,5 @@ class HyStart:
             self._last, self._current, self._samples = self._current, inf, 0
             if self._baseline:
                 self._rounds += 1
-                self.done = self._rounds > _ROUNDS
+                self.done = self._rounds >= _ROUNDS
         return acked // _DIVISOR if self._baseline else acked
