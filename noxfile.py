@@ -124,6 +124,16 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+def hostile(session: nox.Session) -> None:
+    """A hundred million hostile segments against TCP, on all cores: --segments, --seeds FIRST:END, --processes.
+
+    A failure names its seed: ``--seeds 17:18`` plays it again.
+    """
+    session.install("-e", ".", *group("test"))
+    session.run("python", "tests/property/tcp_attackers.py", "--segments", "100000000", *session.posargs)
+
+
+@nox.session(python=PYTHON)
 def bench(session: nox.Session) -> None:
     """benchmarks/end_to_end: beside the C client, through the real server; arguments go to it."""
     session.install("-e", ".", *group("bench"))
