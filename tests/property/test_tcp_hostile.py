@@ -3,7 +3,7 @@
 Of the million two thirds are blind shots at connections in every state, the rest lies of a peer. Most are plain:
 what has control bits, fragments and extension headers goes through scapy at thirty times the price. So about 4 % have
 control bits, 1 % go to a listener, 1 % to unknown ports, 1 % are fragments, mutations or have extension headers, 1 %
-go to the states before ESTABLISHED and TIME-WAIT, and 0.4 % are random bytes. ``nox -s hostile`` sends a hundred million.
+go to the states before ESTABLISHED and TIME-WAIT, and 0.4 % are random bytes. ``nox -s hostile`` sends more.
 """
 
 from __future__ import annotations
