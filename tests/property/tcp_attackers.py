@@ -344,7 +344,7 @@ class Peer:
         elif draw < 0.57:
             connection.handle_path_mss(rng.randrange(500, 1460), self.now)
         elif draw < 0.575:
-            connection.set_path_mss(rng.randrange(500, 1360))
+            connection.set_path_mss(rng.randrange(500, 1340))
             connection.flush(self.now)
 
     def _wait(self, seconds: float) -> None:

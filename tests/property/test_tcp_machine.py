@@ -318,21 +318,50 @@ class TcpMachine(RuleBasedStateMachine):
 
     @rule(
         name=SIDES,
-        flags=st.sampled_from([SYN, RST, SYN | ACK, RST | ACK, ACK, FIN | ACK]),
-        distance=st.integers(1, MASK),
+        flags=st.sampled_from([SYN, RST, SYN | ACK, RST | ACK, ACK, ACK, ACK, FIN | ACK]),
+        where=st.sampled_from(["behind", "inside", "ahead", "anywhere"]),
+        distance=st.one_of(st.integers(1, 5000), st.integers(1, 1 << 22)),
+        acknowledges=st.sampled_from(["una", "nxt", "between", "old"]),
+        stamp=st.sampled_from([None, 0, 1, 1000, (1 << 31) - 1, -1]),
+        size=st.sampled_from([0, 0, 1, 400]),
     )
-    def forge(self, name: str, flags: int, distance: int) -> None:
-        """Somebody who knows addresses and ports, yet no sequence number."""
+    def forge(
+        self, name: str, flags: int, where: str, distance: int, acknowledges: str, stamp: int | None, size: int
+    ) -> None:
+        """Somebody who knows addresses and ports, and one of the numbers by luck: a sequence number in the window, or
+        an acknowledgement, or the peer's clock; never all."""
         other = self.ends["b" if name == "a" else "a"]
-        before = other.state
+        sender, receiver = other.sender, other.receiver
+        old = sender.una - (1 << 30)
+        middle = (sender.una + sender.nxt) // 2
+        ack = {"una": sender.una, "nxt": sender.nxt, "between": middle, "old": old}[acknowledges]
+        seq = receiver.edge + 1 + distance
+        if where == "behind":
+            # A duplicate, as far as anybody knows: only its acknowledgement tells.
+            seq, ack = receiver.nxt - size - 2 - distance, old
+        elif where == "inside" and receiver.edge - receiver.nxt > 1:
+            seq, ack = receiver.nxt + 1 + distance % (receiver.edge - receiver.nxt - 1), old
+        elif where == "anywhere":
+            seq = receiver.nxt + (1 << 31) - distance
         forged = TcpSegment(
             other.remote[0], other.local[0], other.remote[1], other.local[1],
-            (other.receiver.nxt + distance) & MASK, (other.sender.una - (1 << 30)) & MASK, flags, 1000,
+            seq & MASK, ack & MASK, flags, 1000, b"?" * size,
         )  # fmt: skip
+        if stamp is not None and other.timestamp_offset >= 0:
+            forged.timestamps = ((other.timestamp_recent + stamp) & MASK, 0)
+        before = self._numbers(other)
         stack = self.world.b if name == "a" else self.world.a
         stack.handle_packets([scapy_wire.build_tcp(forged)], self.world.now)
-        assert other.state is before
+        assert self._numbers(other) == before
         self._collect()
+
+    @staticmethod
+    def _numbers(end: TcpConnection) -> tuple[object, ...]:
+        sender, receiver = end.sender, end.receiver
+        return (
+            end.state, end.timestamp_recent, sender.una, sender.window, sender.wl1, sender.wl2,
+            receiver.nxt, receiver.fin, receiver.queued, receiver.early,
+        )  # fmt: skip
 
     # --- invariants ---
 

@@ -97,6 +97,19 @@ MACHINE: dict[str, Defect] = {
         "            self._acks.challenge(now)\n            return\n        if not flags & ACK",
         "            self._end(None)\n            return\n        if not flags & ACK",
     ),
+    "the clock of a segment outside of the window is believed": (
+        TcpConnection._handle_data,
+        "        if not self._acceptable(seq, end",
+        "        if self._timestamps and timestamps is not None and seq <= self._acks.last:\n"
+        "            self._ts_recent, self._ts_recent_at = timestamps[0], now\n"
+        "        if not self._acceptable(seq, end",
+    ),
+    "the window of a segment outside of ours is believed": (
+        TcpConnection._handle_outside,
+        "        if flags & SYN or end > self.receiver.edge + 1 or seq == end:\n",
+        "        self.sender._update_window(self.sender.una, window << self._snd_scale, seq, now)\n"
+        "        if flags & SYN or end > self.receiver.edge + 1 or seq == end:\n",
+    ),
     "any RST resets": (TcpConnection._handle_reset, "if seq != self.receiver.nxt:", "if False:"),
     "the fast path does not look at the window": (TcpConnection.handle_packets, " and nxt + size <= limit", ""),
     "the fast path forgets holes": (
