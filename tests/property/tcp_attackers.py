@@ -29,6 +29,7 @@ from tcp_world import A4, A6, B4, B6, Transfer, World
 
 from minivpn_trio.netstack.packets import ACK, FIN, PSH, RST, SYN, URG
 from minivpn_trio.netstack.stack import Stack
+from minivpn_trio.netstack.tcp.congestion import ALGORITHMS
 from minivpn_trio.netstack.tcp.connection import TcpConnection, TcpState
 from minivpn_trio.netstack.tcp.settings import TcpSettings
 
@@ -256,7 +257,7 @@ class Peer:
         self.now = 5000.0
         self.us, self.peer = choose([(A4, B4), (A4, B4), (A6, B6)])
         self.settings = TcpSettings(
-            sack=rng.random() < 0.8, timestamps=rng.random() < 0.8, congestion=choose(["cubic", "newreno"]),
+            sack=rng.random() < 0.8, timestamps=rng.random() < 0.8, congestion=choose(list(ALGORITHMS)),
             receive_buffer=choose([1000, 60_000, 524_288]), user_timeout=choose([None] * 5 + [5.0]),
         )  # fmt: skip
         self.stack = Stack(addresses=[A4, A6], mtu=1400, rng=rng.randbytes, now=self.now, settings=self.settings)
