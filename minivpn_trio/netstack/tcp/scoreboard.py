@@ -156,7 +156,8 @@ class Scoreboard:
             head += 1
         self.pipe = pipe
         self.sample, self.resent, self.late = sample, resent, late
-        if head > _SLACK and head * 2 > count:
+        if head == count or (head > _SLACK and head * 2 > count):
+            # Nothing is kept of what arrived by a connection that falls silent.
             del segments[:head]
             head = 0
         self._head = head
