@@ -82,7 +82,9 @@ def _serve(congestion: bytes) -> None:
         threading.Thread(target=accept, args=(port, task), daemon=True).start()
 
 
-def _child(channel: socket.socket, congestion: bytes) -> None:
+def enter_namespace() -> int:
+    """This process is in a network namespace of its own from now on, with a tun device as all its network; its
+    descriptor."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "unshare")
@@ -95,9 +97,44 @@ def _child(channel: socket.socket, congestion: bytes) -> None:
         "ip -6 addr add fd99::1/64 dev peer0 nodad",
     ):
         subprocess.run(command.split(), check=True)
+    return tun
+
+
+def hand_over(channel: socket.socket, tun: int) -> None:
+    """Give the descriptor to whoever is at the other end of ``channel``."""
+    channel.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [tun]))])
+
+
+@contextmanager
+def kernel_process(*command: str) -> Iterator[tuple[socket.socket, int]]:
+    """A child that calls ``enter_namespace`` and ``hand_over``; the channel to it, whose number it gets as its last
+    argument, and the tun device."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    child = subprocess.Popen(
+        [sys.executable, *command, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=environment
+    )
+    theirs.close()
+    try:
+        _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
+        if not ancillary:
+            raise RuntimeError("no tun device: root is needed")
+        tun = array.array("i", ancillary[0][2])[0]
+        try:
+            yield ours, tun
+        finally:
+            os.close(tun)
+    finally:
+        ours.close()
+        child.kill()
+        child.wait()
+
+
+def _child(channel: socket.socket, congestion: bytes) -> None:
+    tun = enter_namespace()
     _serve(congestion)
     time.sleep(0.05)
-    channel.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [tun]))])
+    hand_over(channel, tun)
     channel.recv(1)
 
 
@@ -192,25 +229,9 @@ def kernel_world(
     congestion: bytes = b"cubic",
 ) -> Iterator[KernelWorld]:
     """A fresh namespace with a kernel in it, gone afterwards."""
-    ours, theirs = socket.socketpair()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, __file__, str(theirs.fileno()), congestion.decode()]
-    child = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
-    theirs.close()
-    try:
-        _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
-        if not ancillary:
-            raise RuntimeError("no tun device: root is needed")
-        tun = array.array("i", ancillary[0][2])[0]
-        try:
-            yield KernelWorld(tun, delay=delay, loss=loss, reorder=reorder, settings=settings, seed=seed)
-        finally:
-            os.close(tun)
-    finally:
-        ours.close()
-        child.kill()
-        child.wait()
+    with kernel_process(__file__, congestion.decode()) as (_, tun):
+        yield KernelWorld(tun, delay=delay, loss=loss, reorder=reorder, settings=settings, seed=seed)
 
 
 if __name__ == "__main__":
-    _child(socket.socket(fileno=int(sys.argv[1])), sys.argv[2].encode())
+    _child(socket.socket(fileno=int(sys.argv[2])), sys.argv[1].encode())
