@@ -72,7 +72,7 @@ def _serve(congestion: bytes) -> None:
             pass
 
     def accept(port: int, task: Callable[[socket.socket], None]) -> None:
-        server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256)
+        server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=2048)
         while True:
             peer, _ = server.accept()
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+from functools import partial
 
 import pytest
 from kernel_peer import ECHO, ECHO_CLOSER, KERNELS, KERNELS6, SINK, SOURCE, KernelWorld, kernel_world
@@ -108,6 +109,41 @@ def test_hundred_connections() -> None:
         for index, data in enumerate(received):
             assert data == DATA[index : index + 10_000]
         world.run(lambda: world.stack.stats().tcp_connections == 0)
+
+
+def test_a_thousand_echoes_at_once() -> None:
+    """All open before the first one says anything. The bar is 2.5 s on a quiet machine; the figure is printed
+    (pytest -s), and twice as long is a failure anywhere."""
+    with kernel_world() as world:
+        start = world.now
+        connections = [world.stack.connect_tcp((KERNELS, ECHO), world.now) for _ in range(1000)]
+        world.run(lambda: all(connection.connected for connection in connections), 30)
+        received = [bytearray() for _ in connections]
+        changed: set[int] = set()
+        for index, connection in enumerate(connections):
+            connection.on_change = partial(changed.add, index)
+            assert connection.write(DATA[index : index + 1000], world.now) == 1000
+            connection.shutdown_write(world.now)
+        left = set(range(1000))
+
+        def pump() -> bool:
+            while changed:
+                index = changed.pop()
+                connection = connections[index]
+                while connection.receivable:
+                    received[index] += connection.read(1 << 20, world.now)
+                if connection.eof:
+                    left.discard(index)
+            return not left
+
+        world.run(pump, 30)
+        took = world.now - start
+        print(f"\n1,000 echoes in {took:.2f} s")
+        for index, data in enumerate(received):
+            assert data == DATA[index : index + 1000]
+            assert connections[index].error is None
+        world.run(lambda: world.stack.stats().tcp_connections == 0)
+        assert took < 2 * 2.5
 
 
 def test_bulk_download_and_upload() -> None:
