@@ -82,9 +82,9 @@ def _serve(congestion: bytes) -> None:
         threading.Thread(target=accept, args=(port, task), daemon=True).start()
 
 
-def enter_namespace() -> int:
-    """This process is in a network namespace of its own from now on, with a tun device as all its network; its
-    descriptor."""
+def enter_namespace(host: int = 1) -> int:
+    """This process is in a network namespace of its own from now on, with a tun device as all its network: 10.99.0.1
+    and fd99::1, or another ``host``. The device's descriptor."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "unshare")
@@ -93,8 +93,8 @@ def enter_namespace() -> int:
     for command in (
         "ip link set lo up",
         f"ip link set peer0 mtu {MTU} txqueuelen 2000 up",
-        "ip addr add 10.99.0.1/24 dev peer0",
-        "ip -6 addr add fd99::1/64 dev peer0 nodad",
+        f"ip addr add 10.99.0.{host}/24 dev peer0",
+        f"ip -6 addr add fd99::{host}/64 dev peer0 nodad",
     ):
         subprocess.run(command.split(), check=True)
     return tun
