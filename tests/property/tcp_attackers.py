@@ -183,6 +183,10 @@ class Blind:
         kind = rng.random()
         if target.state is TcpState.SYN_SENT:
             seq, ack = rng.getrandbits(32), far_ack
+        elif kind < 0.1:
+            # Ahead of the window, as if something had been lost.
+            seq = receiver.edge + 1 + rng.choice([rng.randrange(3000), rng.randrange(FAR)])
+            ack = rng.choice([far_ack, sender.una, sender.nxt])
         elif kind < 0.8:
             # Anywhere; even where the acknowledgement is right by luck.
             seq = receiver.nxt + rng.randrange(FAR, (1 << 32) - FAR)

@@ -61,6 +61,23 @@ def test_random_and_mutated_packets_of_every_kind() -> None:
     assert stack.stats().packets_in == 300 * 32
 
 
+def test_one_syn_again_and_again() -> None:
+    """Whoever repeats a SYN some thousand times gets an answer now and then, and keeps nobody out."""
+    stack = Stack(addresses=[A4], mtu=1400, rng=random.Random(1).randbytes, now=1.0)
+    listener = stack.listen_tcp((None, 80), 1.0, backlog=4)
+    now = 1.0
+    for _ in range(40):
+        stack.handle_packets([ip(B4, A4, tcp(B4, A4, 5, 80, 7, 0, SYN, 9, b"\2\4\5\xb4"))] * 32, now)
+        stack.take_output(10_000)
+        now += 0.05
+    assert len(listener.half_open) == 1
+    while (at := stack.next_timeout()) is not None and at < 1000:
+        now = max(now, at)
+        stack.handle_timeout(now)
+        stack.take_output(10_000)
+    assert not listener.half_open
+
+
 class Victim:
     """A connection of a stack, whose peer is the test."""
 
