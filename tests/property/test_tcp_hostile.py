@@ -181,6 +181,24 @@ def test_time_of_sack_blocks_full_of_holes(step: int, order: str) -> None:
     assert sender.nxt - sender.una == sum(segment.end - segment.start for segment in sender.board)
 
 
+def test_blocks_of_single_bytes() -> None:
+    """Every other byte of what is in flight: no more ranges are kept than there are segments."""
+    settings = TcpSettings(timestamps=False, initial_window_segments=2000, initial_ssthresh_segments=None)
+    victim = Victim(settings)
+    connection = victim.connection
+    victim.give([victim.packet(1, connection.iss + 1)])
+    connection.write(bytes(1_000_000), victim.now)
+    victim.give([victim.packet(1, connection.iss + 1)])
+    una, nxt = connection.iss + 1, connection.sender.nxt
+    places = list(range(una + 1, min(nxt, una + 100_000), 2))
+    random.Random(1).shuffle(places)
+    groups = [[(place, place + 1) for place in places[at : at + 4]] for at in range(0, len(places), 4)]
+    victim.slowest = 0.0
+    victim.give([victim.packet(1, una, options=sack(group)) for group in groups])
+    assert victim.slowest < PATIENCE
+    assert len(connection.sender.board._starts) <= len(connection.sender.board)
+
+
 def test_time_of_blocks_that_say_the_same_again() -> None:
     """Everything SACKed but the first; then the same blocks, cut differently, for ever."""
     settings = TcpSettings(timestamps=False, initial_window_segments=20_000, initial_ssthresh_segments=None)
