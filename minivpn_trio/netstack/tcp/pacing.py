@@ -6,8 +6,7 @@ fraction of what the path carries. So data leaves at a rate, somewhat above a wi
 trains that such a queue takes.
 
 Credit grows with time up to a train's worth. Timers come late, by a millisecond or so: what they
-miss is credit, not throughput. Where the round trip is shorter than what a timer can
-tell, acknowledgements pace by themselves.
+miss is credit, not throughput.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from math import inf
 
 __all__ = ["Pacer"]
 
-#: Round trips below this need no pacing, and could not have any: timers are as coarse.
+#: A window needs no pacing in round trips below this: timers are as coarse, and acknowledgements come meanwhile.
 _SHORTEST_PATH = 0.002
 #: Windows in a round trip, in slow start and afterwards (Linux, tcp_pacing_ss_ratio and tcp_pacing_ca_ratio).
 _SLOW_START, _AVOIDANCE = 2.0, 1.2
@@ -49,9 +48,10 @@ class Pacer:
         else:
             self.rate = window / srtt * (_SLOW_START if slow_start else _AVOIDANCE)
 
-    def set_rate(self, rate: float, srtt: float) -> None:
-        """``rate`` as it is; 0.0: none."""
-        self.rate = inf if not rate or srtt < _SHORTEST_PATH else rate
+    def set_rate(self, rate: float) -> None:
+        """``rate`` as it is, on the shortest path, too: who knows it needs no acknowledgement to go on, and where timers
+        are too coarse, those that come meanwhile tell the time. 0.0: none."""
+        self.rate = rate or inf
 
     def allowance(self, mss: int, now: float) -> int:
         """How many segments may leave now. None may: ``due`` says when to ask again."""

@@ -489,7 +489,7 @@ class Sender:
         elif control is None:
             pacer.set_window(congestion.window, congestion.window < congestion.threshold, self.rto.srtt)
         else:
-            pacer.set_rate(control.pacing_rate, self.rto.srtt)
+            pacer.set_rate(control.pacing_rate)
         limit = min(limit, pacer.allowance(self.mss, now))
         if not limit:
             return segments
