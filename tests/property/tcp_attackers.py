@@ -371,6 +371,8 @@ class Peer:
         for packet in self.stack.take_output(10_000):
             self.real.append(packet)
             assert len(packet) <= 1400
+            if packet[9 if head == 20 else 6] != 6:
+                continue  # an ICMP error
             _, ack, bits, window = struct.unpack_from("!IIHH", packet, head + 4)
             pure += len(packet) == head + (bits >> 12) * 4
             if bits & (SYN | RST) or not hasattr(self, "connection"):

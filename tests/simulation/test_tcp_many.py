@@ -95,9 +95,9 @@ def test_ten_thousand_connections_at_once() -> None:
     world.idle(61)
     for stack in (world.a, world.b):
         assert not len(stack._time_wait)
-        assert not stack._fast and not stack._embryos and not stack._starved
+        assert not stack._fast and not stack._embryos and not stack._turns
         assert stack.next_timeout() is None
-        assert stack._grown == 0
+        assert stack.memory.held == 0
 
 
 def test_an_idle_connection_takes_eight_kilobytes_at_most() -> None:

@@ -49,8 +49,8 @@ class Pacer:
             self.rate = window / srtt * (_SLOW_START if slow_start else _AVOIDANCE)
 
     def set_rate(self, rate: float) -> None:
-        """``rate`` as it is, on the shortest path, too: who knows it needs no acknowledgement to go on, and where timers
-        are too coarse, those that come meanwhile tell the time. 0.0: none."""
+        """``rate`` as it is, on the shortest path, too: where timers are too coarse, the acknowledgements that come
+        meanwhile tell the time. 0.0: none."""
         self.rate = rate or inf
 
     def allowance(self, mss: int, now: float) -> int:

@@ -87,9 +87,11 @@ class Scoreboard:
         #: Merged SACKed ranges.
         self._starts: list[Position] = []
         self._ends: list[Position] = []
-        self._lost: deque[SentSegment] = deque()
+        #: Those that wait for retransmission. A deque takes 600 bytes, of which most connections have no need: made
+        #: at the first loss.
+        self._lost: deque[SentSegment] | None = None
         #: Retransmissions in the order of time, each with when it went out.
-        self._resent: deque[tuple[float, SentSegment]] = deque()
+        self._resent: deque[tuple[float, SentSegment]] | None = None
         #: Up to here segments were examined for loss.
         self._scanned: Position = 0
         self.pipe: int = 0
@@ -257,6 +259,13 @@ class Scoreboard:
 
     # --- loss ---
 
+    @property
+    def _waiting(self) -> deque[SentSegment]:
+        """``_lost``, to add to."""
+        if self._lost is None:
+            self._lost = deque()
+        return self._lost
+
     def detect_losses(self, sent_at: float, end: Position, deadline: float) -> tuple[int, float]:
         """Deem lost what was sent before a segment that has arrived (sent at ``sent_at``, ending at ``end``),
         and not later than ``deadline``. Returns how many bytes were lost, and when the first was sent of
@@ -280,10 +289,11 @@ class Scoreboard:
             size = segment.end - segment.start
             self.pipe -= size
             lost += size
-            if self._lost and segment.start < self._lost[0].start:
-                self._lost.appendleft(segment)
+            queue = self._waiting
+            if queue and segment.start < queue[0].start:
+                queue.appendleft(segment)
             else:
-                self._lost.append(segment)
+                queue.append(segment)
         segments = self._segments
         at = bisect_left(segments, self._scanned, lo=self._head, key=_start_of)
         count = len(segments)
@@ -300,7 +310,7 @@ class Scoreboard:
                 size = segment.end - segment.start
                 self.pipe -= size
                 lost += size
-                self._lost.append(segment)
+                self._waiting.append(segment)
             at += 1
         if at < count:
             self._scanned = segments[at].start
@@ -315,7 +325,7 @@ class Scoreboard:
             return False
         self.pipe -= (first.end - first.start) * ((not first.lost) + first.resent)
         first.lost, first.resent = True, False
-        self._lost.appendleft(first)
+        self._waiting.appendleft(first)
         return True
 
     def lose_all(self, *, forget_sacks: bool) -> None:
@@ -327,15 +337,14 @@ class Scoreboard:
             self._starts.clear()
             self._ends.clear()
             self.sacked_bytes = self.sacked = 0
-        self._lost.clear()
-        self._resent.clear()
+        self._lost = self._resent = None
         self.pipe = 0
         for segment in self._segments[self._head :]:
             if forget_sacks:
                 segment.sacked = False
             if not segment.sacked:
                 segment.lost, segment.resent = True, False
-                self._lost.append(segment)
+                self._waiting.append(segment)
         if self._segments:
             self._scanned = self._segments[-1].end
 
@@ -346,7 +355,7 @@ class Scoreboard:
                 segment.lost = False
                 if not segment.sacked:
                     self.pipe += segment.end - segment.start
-        self._lost.clear()
+        self._lost = None
         first = self.first
         if first is not None:
             self._scanned = first.start
@@ -379,6 +388,8 @@ class Scoreboard:
         segment.transmissions += 1
         segment.sent_at = now
         segment.departure = departure
+        if self._resent is None:
+            self._resent = deque()
         self._resent.append((now, segment))
         self.pipe += size
 
@@ -399,7 +410,7 @@ class Scoreboard:
         self._segments = pieces
         self._head = 0
         self.sacked = sum(piece.sacked for piece in pieces)
-        self._resent = deque(
-            sorted(((piece.sent_at, piece) for piece in pieces if piece.resent), key=lambda entry: entry[0])
-        )
-        self._lost = deque(piece for piece in pieces if piece.lost and not piece.sacked and not piece.resent)
+        resent = sorted(((piece.sent_at, piece) for piece in pieces if piece.resent), key=lambda entry: entry[0])
+        lost = [piece for piece in pieces if piece.lost and not piece.sacked and not piece.resent]
+        self._resent = deque(resent) if resent else None
+        self._lost = deque(lost) if lost else None
