@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from tcp_world import Link, Transfer, World
 
-from minivpn_trio.netstack.tcp.congestion import Bbr
+from minivpn_trio.netstack.tcp.congestion import Bbr, Cubic
 from minivpn_trio.netstack.tcp.congestion.bbr import _Mode
 from minivpn_trio.netstack.tcp.connection import TcpConnection
 from minivpn_trio.netstack.tcp.delivery_rate import DeliveryRate
@@ -146,3 +148,93 @@ def test_a_timeout_starts_small_and_comes_back() -> None:
     world.run(pump)
     assert ours.sender.timeouts > 0
     assert world.now - start < 9.0
+
+
+def test_a_window_that_was_bounded_grows_again() -> None:
+    """Two seconds of heavy loss, then a clean path, then a faster one."""
+    world = path(16e6, 0.02, 128 << 10)
+    ours, theirs = world.connect()
+    transfer = Transfer(world, ours, theirs, bytes(200_000_000), chunk=1 << 18)
+    link, start = world.links["a"], world.now
+    marks: list[tuple[float, int]] = []
+
+    def pump() -> bool:
+        at = world.now - start
+        link.loss = 0.4 if 3 < at < 5 else 0.0
+        link.rate = 60e6 if at > 17 else 16e6
+        if not marks or at - marks[-1][0] >= 1:
+            marks.append((at, len(transfer.received)))
+        transfer.pump()
+        return at > 27
+
+    world.run(pump)
+    speeds = {round(b[0]): (b[1] - a[1]) * 8e-6 / (b[0] - a[0]) for a, b in pairwise(marks)}
+    # A second in which the round trip is looked for may be among them.
+    assert sum(speeds[at] for at in range(8, 17)) / 9 > 13.5, speeds
+    assert sum(speeds[at] for at in range(22, 27)) / 5 > 45, speeds
+
+
+def test_reordering_alone_bounds_nothing_for_long() -> None:
+    """Every two seconds half of the packets come up to 60 ms late, for a fifth of a second; none is lost."""
+    world = path(30e6, 0.03, 1 << 20)
+    ours, theirs = world.connect()
+    transfer = Transfer(world, ours, theirs, bytes(200_000_000), chunk=1 << 18)
+    link, start = world.links["a"], world.now
+    at_ten = 0
+
+    def pump() -> bool:
+        nonlocal at_ten
+        at = world.now - start
+        link.jitter, link.reorder = (0.06, 0.5) if at % 2 < 0.2 and at > 2 else (0.0, 0.0)
+        at_ten = at_ten or (len(transfer.received) if at >= 10 else 0)
+        transfer.pump()
+        return at > 20
+
+    world.run(pump)
+    assert (len(transfer.received) - at_ten) * 8e-6 / 10 > 22
+
+
+def test_a_switch_with_data_in_flight_starts_from_nothing() -> None:
+    """What left under the last algorithm carries no note of this one."""
+    for first, second in (("cubic", "bbr"), ("bbr", "cubic"), ("bbr", "newreno")):
+        world = World(
+            up=Link(delay=0.02, rate=20e6, queue=256 << 10), down=Link(delay=0.02),
+            settings_a=TcpSettings(congestion=first),
+        )  # fmt: skip
+        ours, theirs = world.connect()
+        transfer = Transfer(world, ours, theirs, bytes(3_000_000), chunk=1 << 20, finish=False)
+        end = world.now + 0.3
+        world.run(lambda transfer=transfer, world=world, end=end: transfer.pump() or world.now > end)
+        for name in (second, second, first, second):
+            assert ours.sender.nxt > ours.sender.una
+            ours.set_congestion(name)
+            end = world.now + 0.05
+            world.run(lambda transfer=transfer, world=world, end=end: transfer.pump() or world.now > end)
+            model = ours.sender.congestion
+            if isinstance(model, Bbr):
+                assert all(rate > 0 for _, rate in model._rates)
+                assert model.pacing_rate >= 0
+        world.run(transfer.pump)
+        assert len(transfer.received) == 3_000_000
+
+
+def test_after_a_pause_the_first_sample_is_the_round_trip_that_was_looked_for() -> None:
+    def took(pause: float) -> float:
+        world = path(50e6, 0.02, 1 << 20)
+        ours, theirs = world.connect()
+        for size in (5_000_000, 2_500_000):
+            world.idle(pause)
+            start = world.now
+            transfer = Transfer(world, ours, theirs, bytes(size), chunk=1 << 18, finish=False)
+            world.run(transfer.pump)
+        return world.now - start
+
+    assert took(11.0) < 1.15 * took(1.0)
+
+
+def test_without_sack_it_is_cubic() -> None:
+    """Nothing tells then what arrives behind a loss."""
+    world = World(settings_a=BBR, settings_b=TcpSettings(sack=False))
+    ours, _ = world.connect()
+    assert ours.congestion_name == "cubic"
+    assert isinstance(ours.sender.congestion, Cubic)

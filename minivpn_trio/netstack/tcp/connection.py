@@ -106,6 +106,8 @@ class TcpConnection(FastPath):
 
     def set_congestion(self, name: str) -> None:
         """Change the algorithm, a name in ``ALGORITHMS``; it goes on with the window and threshold of the last one."""
+        if name == self.congestion_name:
+            return
         former = self.sender.congestion
         congestion = ALGORITHMS[name](self.sender.mss, self._settings.initial_window_segments)
         congestion.window, congestion.threshold = former.window, former.threshold

@@ -40,13 +40,14 @@ class RateSample:
 class DeliveryRate:
     """Counts what arrives, of one connection."""
 
-    __slots__ = ("_delivered_at", "_first_sent_at", "_limited_until", "delivered", "lost")
+    __slots__ = ("_delivered_at", "_first_sent_at", "_limited_until", "_lost_before", "delivered", "lost")
 
     def __init__(self) -> None:
         #: Bytes acknowledged or SACKed since the beginning.
         self.delivered: int = 0
         #: Bytes deemed lost since then, each time anew.
         self.lost: int = 0
+        self._lost_before = 0
         self._delivered_at = 0.0
         self._first_sent_at = 0.0
         self._limited_until = 0
@@ -56,6 +57,16 @@ class DeliveryRate:
         if not in_flight:
             self._first_sent_at = self._delivered_at = now
         return Departure(self.delivered, self._delivered_at, self._first_sent_at, self._limited_until > self.delivered)
+
+    def losing(self, size: int, first: bool) -> None:
+        """``size`` bytes are deemed lost, ``first`` in this recovery."""
+        if first:
+            self._lost_before = self.lost
+        self.lost += size
+
+    def forgive(self) -> None:
+        """Nothing was lost in this recovery."""
+        self.lost = self._lost_before
 
     def starved(self, in_flight: int) -> None:
         """The windows would take more than there is to send."""
@@ -68,7 +79,7 @@ class DeliveryRate:
         ``sent_at``. None: there is no note."""
         self.delivered += size
         self._delivered_at = now
-        if departure is None:
+        if departure is None or departure.delivered > self.delivered:
             return None
         self._first_sent_at = max(self._first_sent_at, sent_at)
         interval = max(sent_at - departure.first_sent_at, now - departure.delivered_at)

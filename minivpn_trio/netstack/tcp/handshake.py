@@ -120,6 +120,10 @@ class Handshake(Teardown):
         sender.window = sender.max_window = window
         self._heard_at = now
         settings = self._settings
+        if sender.rate_based and not sender.sack:
+            # Only SACK tells what arrives while something is missing.
+            self.congestion_name = "cubic"
+            sender.set_congestion(ALGORITHMS["cubic"](sender.mss, settings.initial_window_segments))
         if settings.initial_ssthresh_segments is not None and sender.rto.srtt:
             # What the queues at the server hold, and what a fast path of this length does.
             path = int(settings.initial_ssthresh_rate / 8 * sender.rto.srtt)

@@ -51,12 +51,13 @@ class Pacer:
     def set_rate(self, rate: float) -> None:
         """``rate`` as it is, on the shortest path, too: where timers are too coarse, the acknowledgements that come
         meanwhile tell the time. 0.0: none."""
-        self.rate = rate or inf
+        self.rate = rate if rate > 0 else inf
 
     def allowance(self, mss: int, now: float) -> int:
         """How many segments may leave now. None may: ``due`` says when to ask again."""
         rate = self.rate
         if rate == inf:
+            self.held_back = False
             return _LONGEST_TRAIN
         depth = self._depth = min(max(rate * _TRAIN_TIME, _SHORTEST_TRAIN * mss), _LONGEST_TRAIN * mss)
         most = depth

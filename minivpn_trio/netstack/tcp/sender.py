@@ -128,11 +128,11 @@ class Sender:
         self.congestion: CongestionControl = congestion
         self._delivery: DeliveryRate | None = None
         self._rate_control: RateControl | None = None
-        self.set_congestion(congestion)
         self.rto: RetransmissionTimeout = rto
         self.board: Scoreboard = Scoreboard()
         self.rack: Rack = Rack()
         self.pacer: Pacer = Pacer()
+        self.set_congestion(congestion)
         #: The peer's window, from ``una``; its largest so far; the segment that set it (RFC 9293, SND.WL1, SND.WL2).
         self.window = self.max_window = 0
         self.wl1 = self.wl2 = 0
@@ -176,8 +176,15 @@ class Sender:
         self._override = False
         self._last_sent = 0.0
 
+    @property
+    def rate_based(self) -> bool:
+        """Whether the congestion control goes by the rate of delivery."""
+        return self._rate_control is not None
+
     def set_congestion(self, congestion: CongestionControl) -> None:
-        """From now on this algorithm decides."""
+        """From now on this algorithm decides. What is in flight tells it nothing."""
+        for segment in self.board:
+            segment.departure = None
         self.congestion = congestion
         # A protocol's own isinstance takes 50 us.
         self._rate_control = cast("RateControl", congestion) if hasattr(congestion, "handle_rate") else None
@@ -327,6 +334,8 @@ class Sender:
         """The reduction was for nothing (RFC 4015)."""
         if not self._slow:
             self.rack.reordering = True
+        if self._delivery is not None:
+            self._delivery.forgive()
         self.congestion.handle_undo(now)
         self.board.find_all()
         self._recovery_point = None
@@ -379,8 +388,8 @@ class Sender:
                 self._drop_probe()
                 self._retransmit_now = True
             found = lost > 0
-            if self._delivery is not None:
-                self._delivery.lost += lost
+            if self._delivery is not None and lost > 0:
+                self._delivery.losing(lost, not recovering)
         elif not recovering:
             found = self._duplicates == 3 and board.lose_first()
         else:
@@ -399,7 +408,9 @@ class Sender:
         self._rescued = False
         self._tail_end = None
         self._undo.begin(self.una)
-        self.congestion.handle_loss(in_flight + acked, now)
+        # A model of the path counts what is under way; the others, what was when it was lost.
+        flight = in_flight if self._rate_control is None else self.board.pipe
+        self.congestion.handle_loss(flight + acked, now)
         self._prr.begin(in_flight, self.mss)
 
     def _drop_probe(self) -> None:
@@ -480,7 +491,8 @@ class Sender:
         segments: list[SentSegment] = []
         if self._tail_due:
             self._probe_tail(segments, now)
-            return segments
+            if segments:
+                return segments
         pacer = self.pacer
         congestion = self.congestion
         control = self._rate_control
@@ -522,9 +534,8 @@ class Sender:
             self._rescue(segments, now)
         if segments:
             self._last_sent = now
-            size = segments[-1].end - segments[0].start
+            size = sum([segment.end - segment.start for segment in segments])
             if recovering:
-                size = sum(segment.end - segment.start for segment in segments)
                 self._prr.sent(size)
             pacer.sent(size)
             if self._delivery is not None and not self.buffered and board.pipe < congestion.window:

@@ -51,6 +51,7 @@ class Bbr:
     """Sizes are bytes, times seconds, rates bytes a second."""
 
     __slots__ = (
+        "_before_cut",
         "_bound",
         "_conserving",
         "_cycle_at",
@@ -74,6 +75,7 @@ class Bbr:
         "_rates",
         "_round",
         "_round_start",
+        "_was_idle",
         "pacing_rate",
         "threshold",
         "window",
@@ -105,6 +107,10 @@ class Bbr:
         self._lost = self._overflowed = False
         #: No more than this in flight, since a queue overflowed.
         self._bound = _CEILING
+        #: Bound and fullness before the cuts of this recovery, should it be taken back.
+        self._before_cut: tuple[int, bool] | None = None
+        #: Nothing was sent for long: the first sample says what looking for the round trip would.
+        self._was_idle = False
         #: What was delivered, and lost, when this round began.
         self._delivered_before = self._lost_before = 0
 
@@ -160,6 +166,8 @@ class Bbr:
         most = max(_OVERFLOW_SEGMENTS * self._mss, _OVERFLOW * (self._delivered - self._delivered_before + lost))
         if lost > most and not self._overflowed:
             self._overflowed = True
+            if self._before_cut is None:
+                self._before_cut = (self._bound, self._full)
             self._full = True
             self._bound = max(int(min(self.window, self._bound) * _CUT), self._fitting())
         if self._round_start:
@@ -187,7 +195,9 @@ class Bbr:
         gain = _CYCLE[self._cycle_index]
         full_length = now - self._cycle_at > self._min_rtt
         if gain > 1:
-            over = full_length and (self._lost or in_flight >= self._fitting(gain))
+            # Where the bound keeps the flight below what is looked for, time is up all the same: it has to grow again.
+            full = in_flight >= self._fitting(gain) or self.window >= self._bound
+            over = full_length and (self._lost or full)
         elif gain < 1:
             over = full_length or in_flight <= self._fitting()
         else:
@@ -202,10 +212,12 @@ class Bbr:
         expired = self._min_rtt_at and now > self._min_rtt_at + _RTT_AGE
         if rtt and (rtt <= self._min_rtt or expired):
             self._min_rtt, self._min_rtt_at = rtt, now
-        if expired and self._mode is not _Mode.PROBE_RTT:
+        if expired and self._mode is not _Mode.PROBE_RTT and not self._was_idle:
             self._mode = _Mode.PROBE_RTT
             self._prior_window = max(self._prior_window, self.window)
             self._probe_done_at = 0.0
+        if rtt:
+            self._was_idle = False
         if self._mode is _Mode.PROBE_RTT:
             if not self._probe_done_at:
                 if in_flight <= _LEAST_SEGMENTS * self._mss:
@@ -275,6 +287,7 @@ class Bbr:
     def handle_recovered(self, in_flight: int, now: float) -> None:
         """As before the loss."""
         self._conserving = 0
+        self._before_cut = None
         if self._mode is not _Mode.PROBE_RTT:
             self.window = max(self.window, self._prior_window)
             self._prior_window = 0
@@ -282,10 +295,14 @@ class Bbr:
     def handle_undo(self, now: float) -> None:
         """As if nothing had been lost."""
         self._full_rate, self._full_rounds = 0.0, 0
+        if self._before_cut is not None:
+            bound, self._full = self._before_cut
+            self._bound = max(self._bound, bound)
         self.handle_recovered(0, now)
 
     def handle_idle(self, now: float) -> None:
         """The model stays; the rate keeps the first burst in bounds."""
+        self._was_idle = True
         if self._mode is _Mode.PROBE_RATE and self._rates:
             self.pacing_rate = self._rate
 
