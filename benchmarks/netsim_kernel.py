@@ -302,7 +302,7 @@ def our_transfer(link: socket.socket, direction: str, size: int, settings: TcpSe
 
 
 def _send(link: socket.socket, stack: Stack) -> None:
-    while burst := stack.take_output():
+    while burst := stack.take_output(now=time.monotonic()):
         for packet in burst:
             try:
                 link.send(packet)

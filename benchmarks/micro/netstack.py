@@ -53,11 +53,11 @@ def trains(
     result: list[list[bytes]] = []
     while len(result) < TRAINS:
         source.write(payload, world.now)
-        while burst := stack.take_output(BURST):
+        while burst := stack.take_output(BURST, world.now):
             result.append(burst)
             sink_stack.handle_packets(burst, world.now)
             sink.read(1 << 22, world.now)
-            while acks := sink_stack.take_output():
+            while acks := sink_stack.take_output(now=world.now):
                 stack.handle_packets(acks, world.now)
     return result
 
@@ -73,7 +73,7 @@ def receive() -> float:
     for burst in bursts:
         stack.handle_packets(burst, now)
         total += len(ours.read(1 << 22, now))
-        stack.take_output()
+        stack.take_output(now=now)
     elapsed = time.perf_counter() - start
     count = sum(map(len, bursts))
     assert total > count * 1200, (total, count)
@@ -93,7 +93,7 @@ def recover() -> float:
         stack.handle_packets(burst[: number % 3] + burst[number % 3 + 1 :] + late, now)
         late = missing
         total += len(ours.read(1 << 22, now))
-        stack.take_output()
+        stack.take_output(now=now)
     elapsed = time.perf_counter() - start
     count = sum(map(len, bursts))
     assert total > count * 1100, (total, count)
@@ -108,7 +108,7 @@ def send() -> float:
         start = time.perf_counter()
         ours.write(payload, world.now)
         bursts = []
-        while burst := world.a.take_output():
+        while burst := world.a.take_output(now=world.now):
             bursts.append(burst)
         spent += time.perf_counter() - start
         acks: list[bytes] = []
@@ -116,7 +116,7 @@ def send() -> float:
             count += len(burst)
             world.b.handle_packets(burst, world.now)
             theirs.read(1 << 22, world.now)
-            acks += world.b.take_output()
+            acks += world.b.take_output(now=world.now)
         start = time.perf_counter()
         world.a.handle_packets(acks, world.now)
         spent += time.perf_counter() - start

@@ -132,11 +132,11 @@ def receiving(rounds: int) -> Work:
     for _ in range(rounds):
         theirs.write(payload, twin.now)
         burst = []
-        while sent := twin.b.take_output():
+        while sent := twin.b.take_output(now=twin.now):
             burst += sent
             twin.a.handle_packets(sent, twin.now)
             ours.read(1 << 22, twin.now)
-            while acks := twin.a.take_output():
+            while acks := twin.a.take_output(now=twin.now):
                 twin.b.handle_packets(acks, twin.now)
         bursts.append(burst)
     again = world()
@@ -147,7 +147,7 @@ def receiving(rounds: int) -> Work:
     def work() -> None:
         stack.handle_packets(next(ready), now)
         assert len(ours.read(1 << 22, now)) == len(payload)
-        stack.take_output()
+        stack.take_output(now=now)
 
     return work
 
@@ -165,10 +165,10 @@ def sending(rounds: int) -> Work:
         acks.clear()
         size = 0
         while size < len(payload):
-            sent = there.a.take_output()
+            sent = there.a.take_output(now=there.now)
             there.b.handle_packets(sent, there.now)
             size += len(theirs.read(1 << 22, there.now))
-            acks.extend(there.b.take_output())
+            acks.extend(there.b.take_output(now=there.now))
             if size < len(payload):
                 there.a.handle_packets(acks, there.now)
                 acks.clear()

@@ -785,8 +785,14 @@ class Stack:
         """Whether ``take_output`` has something."""
         return bool(self._output)
 
-    def take_output(self, max_packets: int = 64) -> Burst:
-        """The next packets to send, at most ``max_packets``; [] if there are none."""
+    def take_output(self, max_packets: int = 64, now: float | None = None) -> Burst:
+        """The next packets to send, at most ``max_packets``; [] if there are none.
+
+        The room that this makes is for those that wait for it: they send as of ``now`` (None: the time of what
+        happened last, which is too early after a pause).
+        """
+        if now is not None and now > self._now:
+            self._now = now
         output = self._output
         if len(output) <= max_packets:
             burst = list(output)

@@ -60,8 +60,8 @@ class Pump:
         outlet = self._outlet
         if outlet is None or self._held is not None:
             return
-        take = self.stack.take_output
-        while burst := take():
+        take, now = self.stack.take_output, trio.current_time()
+        while burst := take(64, now):
             try:
                 outlet.send_nowait(burst)
             except trio.WouldBlock:
@@ -91,7 +91,7 @@ class Pump:
                 self._wake = trio.Event()
                 self._sleeping_until = -math.inf
                 if self._held is None:
-                    self._held = stack.take_output() or None
+                    self._held = stack.take_output(64, trio.current_time()) or None
                 if self._held is not None:
                     await outlet.send(self._held)
                     self._held = None

@@ -189,7 +189,7 @@ class KernelWorld:
         self._collect()
 
     def _collect(self) -> None:
-        while burst := self.stack.take_output():
+        while burst := self.stack.take_output(now=self.now):
             for packet in burst:
                 self._put(True, packet)
 

@@ -76,7 +76,7 @@ class World:
     def collect(self) -> None:
         """Put what the stacks have to say on the wire."""
         for name, stack in (("a", self.a), ("b", self.b)):
-            while burst := stack.take_output():
+            while burst := stack.take_output(now=self.now):
                 for packet in burst:
                     self.put(name, packet)
 

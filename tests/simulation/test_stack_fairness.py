@@ -27,7 +27,7 @@ class Narrow(World):
 
     def pass_tick(self) -> None:
         self.now += self.tick
-        for name, packets in (("a", self.a.take_output(self.packets)), ("b", self.b.take_output(10_000))):
+        for name, packets in (("a", self.a.take_output(self.packets, self.now)), ("b", self.b.take_output(10_000, self.now))):
             for packet in packets:
                 heapq.heappush(self.flying, (self.now + DELAY, next(self.serial), name, packet))
         arrived: dict[str, list[bytes]] = {"a": [], "b": []}
@@ -41,6 +41,24 @@ class Narrow(World):
             timeout = stack.next_timeout()
             if timeout is not None and timeout <= self.now:
                 stack.handle_timeout(self.now)
+
+
+def test_those_that_waited_for_room_send_at_the_time_of_now() -> None:
+    """What a pause does not move is the time of the last packet: by that a round trip would take half a minute."""
+    world = Narrow(packets=64, tick=0.001)
+    pairs = [world.connect(port=port) for port in range(1, 31)]
+    world.idle(30)
+    start, size = world.now, 14_000
+    for ours, _ in pairs:
+        ours.write(bytes(size), start)
+    received = 0
+    while received < len(pairs) * size:
+        world.pass_tick()
+        for ours, theirs in pairs:
+            assert all(segment.sent_at >= start for segment in ours.sender.board)
+            received += len(theirs.read(1 << 20, world.now))
+    assert max(ours.rtt for ours, _ in pairs) < 10 * DELAY
+    assert max(ours.sender.rto.value for ours, _ in pairs) < 1
 
 
 def jain(shares: list[int]) -> float:

@@ -36,7 +36,7 @@ class Script:
     def out(self) -> list[TcpSegment]:
         """Everything that the stack wants to send now."""
         segments = []
-        for packet in self.stack.take_output(10_000):
+        for packet in self.stack.take_output(10_000, self.now):
             assert len(packet) <= self.stack.mtu
             parsed = scapy_wire.parse_untrusted(packet)
             assert isinstance(parsed, TcpSegment), parsed

@@ -87,6 +87,44 @@ async def test_output_keeps_its_order_when_the_edge_is_full(autojump_clock: Mock
         nursery.cancel_scope.cancel()
 
 
+class Patient:
+    """Waits for its turn, and notes when that came."""
+
+    def __init__(self) -> None:
+        self.turns: list[float] = []
+
+    def flush(self, now: float) -> None:
+        self.turns.append(now)
+
+
+@pytest.mark.parametrize("clogged", [False, True])
+async def test_whoever_waits_for_room_sends_at_the_time_of_now(autojump_clock: MockClock, clogged: bool) -> None:
+    """Not at that of the last packet or timer, which may be long ago."""
+    stack, pump = make()
+    outlet, down = trio.open_memory_channel[Burst](1 if clogged else 100)
+    patient, packet = Patient(), scapy_wire.build_icmp(IcmpMessage(A, B, 0, 0, 7, b"ping"))
+
+    async def run_down() -> None:
+        await move_down(stack, outlet=outlet, pump=pump)
+
+    def say() -> None:
+        for _ in range(stack.limits.output_data * 2):
+            stack.send_ip(packet)
+        stack.wait_turn(patient)  # type: ignore[arg-type]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_down)
+        await trio.sleep(30)
+        pump.run(say)
+        assert patient.turns == ([] if clogged else [trio.current_time()])
+        await trio.sleep(30)
+        while not patient.turns:
+            await down.receive()
+            await trio.testing.wait_all_tasks_blocked()
+        assert patient.turns == [trio.current_time() - (0 if clogged else 30)]
+        nursery.cancel_scope.cancel()
+
+
 async def test_output_from_outside_of_run_leaves_too(autojump_clock: MockClock) -> None:
     stack, pump = make()
     outlet, down = trio.open_memory_channel[Burst](4)

@@ -92,8 +92,8 @@ async def test_a_datagram(autojump_clock: MockClock, family: int, far: str, leve
         packets: list[bytes] = []
         take = near.stack.take_output
 
-        def tap(max_packets: int = 64) -> list[bytes]:
-            burst = take(max_packets)
+        def tap(max_packets: int = 64, now: float | None = None) -> list[bytes]:
+            burst = take(max_packets, now)
             packets.extend(burst)
             return burst
 
