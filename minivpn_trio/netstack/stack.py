@@ -24,6 +24,7 @@ from __future__ import annotations
 import errno
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from struct import error as StructError
@@ -168,6 +169,8 @@ class Stack:
         self._looping = False
         #: Connections to flush, and to tell, at the end of this burst or timeout.
         self._active: dict[TcpConnection, None] = {}
+        #: Those that a defect of ours ended and whose owners were not told yet: at the next ``handle_timeout``, due at once.
+        self._broken: list[TcpConnection] = []
         #: Who has data to send and found no room in ``_output``, or others waiting for it.
         self._turns = Turns()
         self.memory: MemoryBudget = MemoryBudget(self.limits.tcp_memory, self._on_relief)
@@ -233,13 +236,24 @@ class Stack:
         if not self.contains_faults:
             raise fault
         self.drops[DropReason.FAULT] += 1
-        if connection is not None:
-            # Whatever state it is in, let go of it.
-            connection.inbox = []
-            try:
-                connection.break_off(os_error(errno.ECONNABORTED), now)
-            except Exception:
+        if connection is None:
+            return
+        # Whatever state it is in, let go of it.
+        connection.inbox = []
+        error = os_error(errno.ECONNABORTED)
+        try:
+            connection.break_off(error, now)
+        except Exception:
+            # Perhaps it was the RST.
+            with suppress(Exception):
+                connection.fail(error)
+            if self._connections.get(connection.key) is connection:
                 self.forget(connection)
+            connection.write_off(error)
+        # Its owner hears of it in any case, also where this was somebody's turn and no packet or timer of the connection.
+        self._broken.append(connection)
+        if self.on_work is not None:
+            self.on_work()
 
     def _finish(self, now: float) -> None:
         """Flush and tell all that something happened to, and serve those that wait for room."""
@@ -250,6 +264,10 @@ class Stack:
             self._serve(now)
         for connection in active:
             connection.notify()
+        if self._broken:
+            broken, self._broken = self._broken, []
+            for connection in broken:
+                connection.notify()
 
     def _serve(self, now: float) -> None:
         """Fill the output queue, if it is half empty, by turns."""
@@ -807,7 +825,7 @@ class Stack:
 
     def next_timeout(self) -> float | None:
         """When ``handle_timeout`` is due; None: not before something happens."""
-        if self._looped or self._relieved:
+        if self._looped or self._relieved or self._broken:
             return self._now
         earliest = self._timers.next_timeout()
         for other in (self._time_wait.next_timeout(), self._fragments.next_timeout()):

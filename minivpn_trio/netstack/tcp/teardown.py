@@ -81,6 +81,11 @@ class Teardown(Output):
         if self.state is not TcpState.CLOSED:
             self._end(error)
 
+    def write_off(self, error: OSError) -> None:
+        """What ``fail`` leaves if it breaks in the middle: it is over. What it still holds goes with the object."""
+        self.state, self.error, self.deadline = TcpState.CLOSED, error, inf
+        self._changed = True
+
     # --- what the peer says ---
 
     def _handle_fin(self, now: float) -> None:

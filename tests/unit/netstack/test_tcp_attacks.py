@@ -275,5 +275,35 @@ def test_a_defect_ends_one_connection_and_not_the_tunnel(method: str, monkeypatc
     assert script.one().payload == b"still here"
 
 
+@pytest.mark.parametrize("also", [[], ["_send_reset"], ["_send_reset", "fail"], ["_account"]])
+def test_whoever_waits_for_room_hears_of_a_defect(also: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing arrived for the connection and no timer of it went off; and perhaps letting go fails too."""
+    monkeypatch.setattr(Stack, "contains_faults", True)
+    script = Script()
+    victim = script.connect()
+    script.stack.wait_turn(victim)  # type: ignore[arg-type]
+
+    def broken(self: TcpConnection, *args: object) -> None:
+        raise ZeroDivisionError
+
+    for method in ["flush", *also]:
+        monkeypatch.setattr(TcpConnection, method, broken)
+    told: list[int] = []
+    woken: list[int] = []
+    victim.on_change = lambda: told.append(1)
+    script.stack.on_work = lambda: woken.append(1)
+    script.out()
+    assert woken and script.stack.next_timeout() == script.now
+    script.stack.handle_timeout(script.now)
+    assert told == [1]
+    assert victim.error is not None and victim.error.errno == errno.ECONNABORTED
+    assert victim.readable and victim.writable
+    with pytest.raises(ConnectionAbortedError):
+        victim.read(1, script.now)
+    assert (script.stack.stats().tcp_connections, len(script.stack._turns)) == (0, 0)
+    assert script.stack.next_timeout() is None
+    assert script.stack.drops[DropReason.FAULT] == 1
+
+
 def test_a_defect_is_not_hidden_from_tests() -> None:
     assert not Stack.contains_faults
