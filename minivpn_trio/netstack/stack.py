@@ -169,7 +169,7 @@ class Stack:
         self._looping = False
         #: Connections to flush, and to tell, at the end of this burst or timeout.
         self._active: dict[TcpConnection, None] = {}
-        #: Those that a defect of ours ended and whose owners were not told yet: at the next ``handle_timeout``, due at once.
+        #: Those that a defect of ours ended and whose owners were not told yet.
         self._broken: list[TcpConnection] = []
         #: Who has data to send and found no room in ``_output``, or others waiting for it.
         self._turns = Turns()
@@ -250,7 +250,7 @@ class Stack:
             if self._connections.get(connection.key) is connection:
                 self.forget(connection)
             connection.write_off(error)
-        # Its owner hears of it in any case, also where this was somebody's turn and no packet or timer of the connection.
+        # Its owner hears of it in any case, also where this was its turn, and no packet or timer of it.
         self._broken.append(connection)
         if self.on_work is not None:
             self.on_work()
@@ -276,8 +276,12 @@ class Stack:
         if queued > most // 2:
             return
         # Whole trains only: a turn that is cut short would be a smaller share, again and again.
-        while turns and queued <= most - max(1, min(self.settings.train_max_segments, most // 2)):
-            turns.serve(now, few=queued <= most * 3 // 4, flush=self._flush)
+        train = max(1, min(self.settings.train_max_segments, most // 2))
+        stop = most - train
+        while turns and queued <= stop:
+            # Those with few segments go first as long as that leaves another a turn, or until they had as much as that.
+            few = queued <= stop - train or turns.few_in_a_row < train
+            turns.serve(now, few=few, flush=self._flush)
             queued = self._queued
 
     @property

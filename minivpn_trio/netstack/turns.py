@@ -4,7 +4,8 @@ Each turn is worth one train of segments, or a like number of datagrams;
 whoever wants more goes to the end of the line (round robin, as fair queueing
 in a router, RFC 8290, but between connections and by trains). Those with
 little to say, a request beside uploads, have a line of their own, which is
-served first, as long as the room left is more than what the others are due.
+served first, as long as the room left is more than what the others are due;
+where there is less room, they have so many turns in a row for one of the others.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ class Waiter(Protocol):
 class Turns:
     """Two lines of those who wait. Who waits is in one of them, once."""
 
-    __slots__ = ("_few", "_many", "_served")
+    __slots__ = ("_few", "_many", "_served", "few_in_a_row")
 
     def __init__(self) -> None:
         self._few: dict[Waiter, None] = {}
         self._many: dict[Waiter, None] = {}
         self._served: Waiter | None = None
+        #: How many turns of those with few segments there were since the last one of the others.
+        self.few_in_a_row: int = 0
 
     def __len__(self) -> int:
         return len(self._few) + len(self._many)
@@ -52,6 +55,7 @@ class Turns:
     def serve(self, now: float, few: bool, flush: Callable[[Waiter, float], None]) -> None:
         """Let the first in line send, by ``flush``: of the line of the ``few`` if so and if there is one."""
         line = self._few if self._few and (few or not self._many) else self._many
+        self.few_in_a_row = self.few_in_a_row + 1 if line is self._few else 0
         waiter = next(iter(line))
         del line[waiter]
         self._served = waiter

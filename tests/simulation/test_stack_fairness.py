@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 from tcp_world import World
 
+from minivpn_trio.netstack.stack import Limits
 from minivpn_trio.netstack.tcp.congestion import ALGORITHMS
 from minivpn_trio.netstack.tcp.connection import TcpConnection
 from minivpn_trio.netstack.tcp.settings import TcpSettings
@@ -19,16 +20,16 @@ DELAY = 0.01
 class Narrow(World):
     """The way out of ``a`` takes ``packets`` every ``tick`` seconds; ``b`` and the way back have no limit."""
 
-    def __init__(self, *, packets: int, tick: float, congestion: str = "cubic") -> None:
-        super().__init__(settings_a=TcpSettings(congestion=congestion))
+    def __init__(self, *, packets: int, tick: float, congestion: str = "cubic", output_data: int = 192) -> None:
+        super().__init__(settings_a=TcpSettings(congestion=congestion), limits=Limits(output_data=output_data))
         self.packets, self.tick = packets, tick
         self.flying: list[tuple[float, int, str, bytes]] = []
         self.serial = count()
 
     def pass_tick(self) -> None:
         self.now += self.tick
-        for name, packets in (("a", self.a.take_output(self.packets, self.now)), ("b", self.b.take_output(10_000, self.now))):
-            for packet in packets:
+        for name, stack, most in (("a", self.a, self.packets), ("b", self.b, 10_000)):
+            for packet in stack.take_output(most, self.now):
                 heapq.heappush(self.flying, (self.now + DELAY, next(self.serial), name, packet))
         arrived: dict[str, list[bytes]] = {"a": [], "b": []}
         while self.flying and self.flying[0][0] <= self.now:
@@ -109,3 +110,21 @@ def test_a_request_beside_an_upload_takes_less_than_two_round_trips() -> None:
 def test_a_request_beside_many_uploads() -> None:
     world = Narrow(packets=64, tick=0.0064)
     assert request_time(world, [world.connect(port=port) for port in range(1, 9)]) < 2 * 2 * DELAY
+
+
+@pytest.mark.parametrize(("packets", "output_data"), [(1, 8), (1, 64), (1, 192), (10, 64), (64, 64), (64, 192)])
+def test_an_upload_beside_many_with_little_to_say(output_data: int, packets: int) -> None:
+    """However small the queue is, neither keeps the other out."""
+    world = Narrow(packets=packets, tick=0.0005 * packets, output_data=output_data)
+    upload, chatter = world.connect(port=1), [world.connect(port=port) for port in range(2, 60)]
+    start, sent, said = world.now, 0, 0
+    while world.now < start + 2:
+        world.pass_tick()
+        upload[0].write(bytes(1 << 18), world.now)
+        sent += len(upload[1].read(1 << 24, world.now))
+        for ours, theirs in chatter:
+            if not ours.sender.buffered:
+                ours.write(bytes(1000), world.now)
+            said += len(theirs.read(1 << 24, world.now))
+    # Packets of 1300 and of 1000 bytes, 4000 in all: a tenth for each at least.
+    assert sent > 0.1 * 4000 * 1300 and said > 0.1 * 4000 * 1000, (sent, said)
