@@ -24,9 +24,9 @@ FLOOR = 16 * 1024
 
 
 class MemoryBudget:
-    """Sizes are bytes. ``on_relief`` is called when the level is FREE again."""
+    """Sizes are bytes. ``on_relief`` is called when ``relief_due`` is set, but for what ``release`` does."""
 
-    __slots__ = ("_full", "_on_relief", "_relief", "held", "level", "limit")
+    __slots__ = ("_full", "_on_relief", "_relief", "held", "level", "limit", "relief_due")
 
     def __init__(self, limit: int, on_relief: Callable[[], None]) -> None:
         self.limit: int = limit
@@ -34,6 +34,8 @@ class MemoryBudget:
         self.held: int = 0
         #: FREE, TIGHT or FULL.
         self.level: int = FREE
+        #: The level is FREE again, and those that waited for it were not told yet: whoever tells them takes it back.
+        self.relief_due: bool = False
         self._full = limit + limit // 4
         # Some way below, so that it does not go to and fro with each packet.
         self._relief = limit - limit // 8
@@ -46,12 +48,23 @@ class MemoryBudget:
 
     def change(self, size: int) -> None:
         """``size`` more bytes are held, or fewer."""
+        if self._add(size):
+            self._on_relief()
+
+    def release(self, size: int) -> None:
+        """``size`` bytes went with an object that nobody held any more. That may be at any moment and in any thread, so
+        nobody is called."""
+        self._add(-size)
+
+    def _add(self, size: int) -> bool:
+        """Whether that was a relief."""
         self.held = held = self.held + size
         if held >= self.limit:
             self.level = FULL if held >= self._full else TIGHT
         elif self.level != FREE:
             if held <= self._relief:
                 self.level = FREE
-                self._on_relief()
-            else:
-                self.level = TIGHT
+                self.relief_due = True
+                return True
+            self.level = TIGHT
+        return False

@@ -174,7 +174,6 @@ class Stack:
         #: Who has data to send and found no room in ``_output``, or others waiting for it.
         self._turns = Turns()
         self.memory: MemoryBudget = MemoryBudget(self.limits.tcp_memory, self._on_relief)
-        self._relieved = False
         self._queued_datagrams = 0
         rate = self.limits.answers_per_second
         self._resets, self._errors = (_Allowance(rate, now) for _ in range(2))
@@ -632,7 +631,6 @@ class Stack:
 
     def _on_relief(self) -> None:
         """There is memory again. Who waited for it is told at the next ``handle_timeout``, which is due at once."""
-        self._relieved = True
         if self.on_work is not None:
             self.on_work()
 
@@ -829,7 +827,7 @@ class Stack:
 
     def next_timeout(self) -> float | None:
         """When ``handle_timeout`` is due; None: not before something happens."""
-        if self._looped or self._relieved or self._broken:
+        if self._looped or self.memory.relief_due or self._broken:
             return self._now
         earliest = self._timers.next_timeout()
         for other in (self._time_wait.next_timeout(), self._fragments.next_timeout()):
@@ -842,8 +840,8 @@ class Stack:
         self._now = now
         if self._looped:
             self._take_looped(now)
-        if self._relieved:
-            self._relieved = False
+        if self.memory.relief_due:
+            self.memory.relief_due = False
             for connection in self._connections.values():
                 connection.relieve()
                 self._active.setdefault(connection)

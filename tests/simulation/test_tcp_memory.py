@@ -149,6 +149,31 @@ def test_nothing_is_held_at_the_end(way: str) -> None:
     assert world.a.memory.held == world.b.memory.held == 0
 
 
+def test_those_that_nobody_holds_any_more_give_their_memory_back() -> None:
+    """Reset while unread, then forgotten by their owner: the last that is left is told, at the next timeout."""
+    budget = 1 << 20
+    world = World(limits=Limits(), limits_b=Limits(tcp_memory=budget))
+    pairs = connections(world, 40)
+    for ours, _ in pairs[1:]:
+        ours.write(bytes(60_000), world.now)
+    world.idle(2)
+    for ours, _ in pairs[1:]:
+        ours.abort(world.now)
+    world.idle(1)
+    memory, (_, last) = world.b.memory, pairs[0]
+    assert memory.level != FREE and world.b.stats().tcp_connections == 1
+    told: list[int] = []
+    last.on_change = lambda: told.append(1)
+    woken: list[int] = []
+    world.b.on_work = lambda: woken.append(1)
+    del ours, _, pairs[1:]
+    assert memory.held == 0 and memory.level == FREE
+    assert not woken, "that may be in any thread"
+    assert world.b.next_timeout() is not None and not told
+    world.b.handle_timeout(world.now)
+    assert told == [1]
+
+
 def test_levels() -> None:
     relieved: list[int] = []
     memory = MemoryBudget(1000, lambda: relieved.append(1))

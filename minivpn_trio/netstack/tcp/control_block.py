@@ -258,7 +258,7 @@ class ControlBlock:
 
     def __del__(self) -> None:
         # Its owner let go of it without reading or closing: not a moment to tell anybody else.
-        self._memory.held -= self._held
+        self._memory.release(self._held)
 
     def notify(self) -> None:
         """Call ``on_change`` if something changed since the last time."""
