@@ -28,7 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from struct import error as StructError
-from typing import ClassVar, TypeVar
+from typing import ClassVar, ParamSpec, TypeVar
 
 from ..config.tunnel_info import TunnelInfo
 from ..errors import DropReason, ProtocolError
@@ -66,6 +66,7 @@ _LOOPBACK = {4: bytes((127, 0, 0, 1)), 16: bytes(15) + b"\1"}
 _LOOP_BURST = 64
 
 Endpoint = tuple[Address, int]
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +210,7 @@ class Stack:
             if touched:
                 # Keep the order of what one connection gets.
                 self._feed(now)
-            self._handle_singly(packet, now)
+            self._fence(self._handle_singly, packet, now)
         self._feed(now)
         self._finish(now)
 
@@ -287,6 +288,13 @@ class Stack:
     def _queued(self) -> int:
         return len(self._output) + len(self._looped)
 
+    def _fence(self, step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """A step that is no connection's: a defect in it costs what it would have done, and nothing else."""
+        try:
+            step(*args, **kwargs)
+        except Exception as fault:
+            self._contain(fault, None, self._now)
+
     def _handle_singly(self, packet: bytes, now: float) -> None:
         try:
             parsed: TcpSegment | UdpDatagram | IcmpMessage | None = read_udp_untrusted(packet)
@@ -309,8 +317,6 @@ class Stack:
             self.drops[exc.reason] += 1
             if isinstance(exc, scapy_wire.UnknownProtocolError):
                 self._report(protocol_unreachable(packet), now)
-        except Exception as fault:
-            self._contain(fault, None, now)
 
     def _reassemble(self, fragment: Fragment, now: float) -> IpPayload | None:
         self._check_addresses(fragment.src, fragment.dst)
@@ -853,9 +859,8 @@ class Stack:
             # Also where the timeout changed nothing: every deadline must be in the heap.
             self._timers.arm(connection)
             self._active.setdefault(connection)
-        self._time_wait.handle_timeout(now)
-        self._fragments.handle_timeout(now)
-        self._report_expired(now)
+        for step in (self._time_wait.handle_timeout, self._fragments.handle_timeout, self._report_expired):
+            self._fence(step, now)
         self._finish(now)
 
     def _take_looped(self, now: float) -> None:

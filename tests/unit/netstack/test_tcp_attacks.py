@@ -10,10 +10,12 @@ from tcp_script import MASK, PEER, US, Script
 
 from minivpn_trio.errors import DropReason
 from minivpn_trio.netstack import scapy_wire
+from minivpn_trio.netstack.fragments import FragmentTable
 from minivpn_trio.netstack.packets import ACK, FIN, PSH, RST, SYN, TcpSegment
 from minivpn_trio.netstack.stack import Limits, Stack
 from minivpn_trio.netstack.tcp.connection import TcpConnection
 from minivpn_trio.netstack.tcp.settings import TcpSettings
+from minivpn_trio.netstack.tcp.timewait import TimeWaitTable
 
 SYN_TO_80 = TcpSegment(PEER, US, 1000, 80, 1, 0, SYN, 1000, mss=1000)
 
@@ -303,6 +305,30 @@ def test_whoever_waits_for_room_hears_of_a_defect(also: list[str], monkeypatch: 
     assert (script.stack.stats().tcp_connections, len(script.stack._turns)) == (0, 0)
     assert script.stack.next_timeout() is None
     assert script.stack.drops[DropReason.FAULT] == 1
+
+
+def test_a_defect_in_what_belongs_to_nobody_is_contained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown protocol's answer, and what a timeout does beside the connections."""
+    monkeypatch.setattr(Stack, "contains_faults", True)
+    script = Script()
+    connection = script.connect()
+    # Its checksum is right.
+    unknown = bytes.fromhex("4500001c000100004063ae73") + PEER + US + bytes(8)
+
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Stack, "_report", broken)
+    monkeypatch.setattr(Stack, "_report_expired", broken)
+    monkeypatch.setattr(TimeWaitTable, "handle_timeout", broken)
+    monkeypatch.setattr(FragmentTable, "handle_timeout", broken)
+    script.stack.handle_packets([unknown], script.now)
+    assert script.stack.drops == {DropReason.NO_SOCKET: 1, DropReason.FAULT: 1}
+    connection.write(b"x", script.now)
+    script.out()
+    script.wait(0.5)
+    assert script.one().payload == b"x", "the timers of the others go off"
+    assert script.stack.drops[DropReason.FAULT] > 3
 
 
 def test_a_defect_is_not_hidden_from_tests() -> None:
