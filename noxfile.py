@@ -25,6 +25,16 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 #: Where Debian keeps openvpn and ip; not on everybody's PATH.
 SBIN = os.pathsep.join(["/usr/local/sbin", "/usr/sbin", "/sbin"])
 SERVER_TOOLS = {"openvpn": "openvpn", "ip": "iproute2", "nsenter": "util-linux", "obfs4proxy": "obfs4proxy"}
+#: What ``bench`` runs, with few rounds: what needs nothing, and what needs the real server.
+SHORT_BENCHMARKS = {
+    "micro": "--rounds 50",
+    "netsim": "",
+    "scale": "--idle 500 --active 50 --tunnels 10 --seconds 1",
+}
+SHORT_SERVER_BENCHMARKS = {
+    "end_to_end": "--runs 3",
+    "latency": "--count 100 --rounds 2 --connects 5 --load 16",
+}
 
 
 def group(name: str) -> list[str]:
@@ -135,10 +145,17 @@ def hostile(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def bench(session: nox.Session) -> None:
-    """benchmarks/end_to_end: beside the C client, through the real server; arguments go to it."""
+    """A short round of everything in benchmarks; arguments go to benchmarks.end_to_end, which is run alone then."""
     session.install("-e", ".", *group("bench"))
+    if not session.posargs:
+        for module, arguments in SHORT_BENCHMARKS.items():
+            session.run("python", "-m", f"benchmarks.{module}", *arguments.split())
     if can_run_server(session):
-        session.run("python", "-m", "benchmarks.end_to_end", *session.posargs)
+        if session.posargs:
+            session.run("python", "-m", "benchmarks.end_to_end", *session.posargs)
+            return
+        for module, arguments in SHORT_SERVER_BENCHMARKS.items():
+            session.run("python", "-m", f"benchmarks.{module}", *arguments.split())
 
 
 @nox.session(python=PYTHON)
