@@ -15,7 +15,7 @@ from .static_key import StaticKey, parse_static_key
 from .tls_auth import TlsAuth
 from .tls_crypt import TlsCrypt, dynamic_tls_crypt
 from .tls_crypt_v2 import TlsCryptV2, TlsCryptV2Server
-from .wrapping import ControlWrap
+from .wrapping import ControlWrap, Opened
 
 __all__ = [
     "ControlWrap",
@@ -51,15 +51,19 @@ class NoWrap(ControlWrap):
         """The datagram for a control packet of ``head`` (9 bytes) and ``body``."""
         return head + body
 
-    def unwrap_untrusted(self, datagram: bytes, now: float) -> tuple[bytes, bytes]:
-        """Head and body of ``datagram``. Raises ProtocolError: TOO_SHORT."""
+    def open_untrusted(self, datagram: bytes) -> Opened:
+        """What is in ``datagram``; there are no replays. Raises ProtocolError: TOO_SHORT."""
         if len(datagram) < HEAD_SIZE:
             raise ProtocolError(DropReason.TOO_SHORT, "no session id")
-        return datagram[:HEAD_SIZE], datagram[HEAD_SIZE:]
+        return Opened(datagram[:HEAD_SIZE], datagram[HEAD_SIZE:], _accept_any)
 
     def renegotiation(self, exported: bytes, role: Role) -> ControlWrap:
         """The wrap of later keys: tls-crypt, with the exported key alone."""
         return dynamic_tls_crypt(StaticKey(exported), role, unix_time=self._unix_time, new_window=self._new_window)
+
+
+def _accept_any(now: float) -> None:
+    pass
 
 
 def make_control_wrap(

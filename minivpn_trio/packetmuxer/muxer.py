@@ -11,6 +11,10 @@ off the path binds nothing, from whatever address it pretends to come. Once boun
 a packet with another session id is dropped, resets included. A server binds
 the id of the client's first hard reset.
 
+The static key of the wrap is in every customer's profile, so an authentic packet
+may still be a stranger's: its replay id counts only once its session ids are found
+to be right.
+
 The wrap may change with the key id: control packets of all keys after the
 first have one of their own once ``install_renegotiation_key`` was called.
 
@@ -43,6 +47,7 @@ from ..packet.opcodes import DATA_OPCODES, KEY_ID_MASK, OPCODE_SHIFT, Opcode
 from ..tracing import Direction, PacketTraced, Tracer
 from .control_wrap import ControlWrap
 from .early_negotiation import EarlyFlag, parse_early_untrusted, serialize_early
+from .wrapping import Opened
 
 __all__ = ["MAX_CONTROL_DATAGRAM", "Demuxed", "PacketMuxer"]
 
@@ -215,8 +220,11 @@ class PacketMuxer:
                 if foreign is not None and bound and foreign.source != self._bound_from:
                     # The data channel finds out whether the peer moves; its packets can be no replays.
                     raise ProtocolError(DropReason.BAD_ADDRESS, "control from another address than the server's")
-                packet = self._unwrap_untrusted(datagram, now)
-                self._admit_untrusted(packet)
+                opened = self._open_untrusted(datagram)
+                packet = parse_control_untrusted(opened.head, opened.body)
+                flags = self._admit_untrusted(packet)
+                opened.accept(now)
+                self._believe(packet, flags)
                 if foreign is not None and not bound:
                     self._bound_from = foreign.source
                     if self.on_foreign is not None:
@@ -233,17 +241,19 @@ class PacketMuxer:
         self.packets_in += len(control)
         return Demuxed(data, control, bound=not was_bound and self._remote is not None)
 
-    def _unwrap_untrusted(self, datagram: bytes, now: float) -> ControlPacket:
+    def _open_untrusted(self, datagram: bytes) -> Opened:
         """The control packet in ``datagram``, authenticated as far as the wrap does that."""
         if not datagram:
             raise ProtocolError(DropReason.TOO_SHORT, "nothing")
         if len(datagram) > MAX_ACCEPTED_DATAGRAM:
             raise ProtocolError(DropReason.TOO_LONG, f"{len(datagram)} bytes")
-        wrap = self.wrap_for(KeyID(datagram[0] & KEY_ID_MASK))
-        return parse_control_untrusted(*wrap.unwrap_untrusted(datagram, now))
+        return self.wrap_for(KeyID(datagram[0] & KEY_ID_MASK)).open_untrusted(datagram)
 
-    def _admit_untrusted(self, packet: ControlPacket) -> None:
-        """Raise ProtocolError unless ``packet`` belongs to this session, which it may bind."""
+    def _admit_untrusted(self, packet: ControlPacket) -> EarlyFlag | None:
+        """Raise ProtocolError unless ``packet`` belongs to this session, or may bind it. Changes nothing.
+
+        The flags of early negotiation in it; None: it has no business with that.
+        """
         if packet.opcode not in self._expected:
             raise ProtocolError(DropReason.UNEXPECTED_OPCODE, packet.opcode.wire_name)
         if packet.acks and packet.peer_session_id != self._local:
@@ -253,22 +263,26 @@ class PacketMuxer:
             raise ProtocolError(DropReason.MALFORMED, "a hard reset that does not begin a session")
         # Who does not announce early negotiation has no business reading its answer.
         early = is_reset and self._role is Role.CLIENT and self._wrap.wrapped_key_size > 0
-        flags = parse_early_untrusted(packet.payload) if early else EarlyFlag(0)
+        flags = parse_early_untrusted(packet.payload) if early else None
         if self._remote is None:
-            self._bind_untrusted(packet, is_reset)
+            self._check_answer_untrusted(packet, is_reset)
         elif packet.session_id != self._remote:
             raise ProtocolError(DropReason.BAD_SESSION_ID, "it comes from another session")
-        if early and self._resend_key is None:
-            self._resend_key = EarlyFlag.RESEND_WKC in flags
+        return flags
 
-    def _bind_untrusted(self, packet: ControlPacket, is_reset: bool) -> None:
-        """Take the session id of ``packet`` as the peer's, or raise ProtocolError."""
+    def _check_answer_untrusted(self, packet: ControlPacket, is_reset: bool) -> None:
+        """Raise ProtocolError unless ``packet`` may say what the peer's session id is."""
         # That the acknowledgement is for us was found out already. Any control packet will do: the
         # server's reset may be lost while an ACK_V1 of its own arrives.
         answers = packet.key_id == FIRST_KEY and RESET_ID in packet.acks
         if not (is_reset if self._role is Role.SERVER else answers):
             raise ProtocolError(DropReason.NOT_READY, "it does not answer our hard reset")
+
+    def _believe(self, packet: ControlPacket, flags: EarlyFlag | None) -> None:
+        """``packet`` was admitted, and is no replay: its session id is the peer's."""
         self._remote = packet.session_id
+        if flags is not None and self._resend_key is None:
+            self._resend_key = EarlyFlag.RESEND_WKC in flags
 
     def _trace(self, direction: Direction, packet: SequencedPacket, size: int, now: float) -> None:
         assert self._tracer is not None

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from ..errors import DropReason, ProtocolError
@@ -25,7 +26,7 @@ from ..packet.replay import ReplayWindow
 from .replay_ids import REPLAY_ID_SIZE, ReplayIDs, check_replay_untrusted
 from .static_key import StaticKey
 from .tls_crypt import dynamic_tls_crypt
-from .wrapping import ControlWrap
+from .wrapping import ControlWrap, Opened
 
 __all__ = ["TlsAuth"]
 
@@ -65,10 +66,10 @@ class TlsAuth(ControlWrap):
         code = hmac.digest(self._send_key, replay_id + head + body, self._digest)
         return b"".join((head, code, replay_id, body))
 
-    def unwrap_untrusted(self, datagram: bytes, now: float) -> tuple[bytes, bytes]:
-        """Head and body of a datagram that the peer made, and made once.
+    def open_untrusted(self, datagram: bytes) -> Opened:
+        """What is in a datagram that somebody with the key made.
 
-        Raises ProtocolError: TOO_SHORT, BAD_AUTHENTICATION, REPLAY.
+        Raises ProtocolError: TOO_SHORT, BAD_AUTHENTICATION.
         """
         if len(datagram) < self._body_at:
             raise ProtocolError(DropReason.TOO_SHORT, "no room for an HMAC")
@@ -77,8 +78,7 @@ class TlsAuth(ControlWrap):
         body = datagram[self._body_at :]
         if not hmac.compare_digest(code, hmac.digest(self._receive_key, replay_id + head + body, self._digest)):
             raise ProtocolError(DropReason.BAD_AUTHENTICATION)
-        check_replay_untrusted(self._window, replay_id, now)
-        return head, body
+        return Opened(head, body, partial(check_replay_untrusted, self._window, replay_id))
 
     def renegotiation(self, exported: bytes, role: Role) -> ControlWrap:
         """The wrap of later keys: tls-crypt, with a key made of both."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from functools import partial
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -31,7 +32,7 @@ from ..packet.ids import Role
 from ..packet.replay import ReplayWindow
 from .replay_ids import REPLAY_ID_SIZE, ReplayIDs, check_replay_untrusted
 from .static_key import StaticKey
-from .wrapping import ControlWrap
+from .wrapping import ControlWrap, Opened
 
 __all__ = ["BODY_AT", "DIGEST", "KEY_SIZE", "OVERHEAD", "TAG_SIZE", "TlsCrypt", "dynamic_tls_crypt", "xor_keystream"]
 
@@ -81,10 +82,10 @@ class TlsCrypt(ControlWrap):
         tag = hmac.digest(self._send_hmac, head + body, DIGEST)
         return b"".join((head, tag, xor_keystream(self._send_cipher, tag, body)))
 
-    def unwrap_untrusted(self, datagram: bytes, now: float) -> tuple[bytes, bytes]:
-        """Head and plaintext body of a datagram that the peer made, and made once.
+    def open_untrusted(self, datagram: bytes) -> Opened:
+        """What is in a datagram that somebody with the key made.
 
-        Raises ProtocolError: TOO_SHORT, BAD_AUTHENTICATION, REPLAY.
+        Raises ProtocolError: TOO_SHORT, BAD_AUTHENTICATION.
         """
         if len(datagram) < BODY_AT:
             raise ProtocolError(DropReason.TOO_SHORT, "no room for a tag")
@@ -92,8 +93,8 @@ class TlsCrypt(ControlWrap):
         body = xor_keystream(self._receive_cipher, tag, datagram[BODY_AT:])
         if not hmac.compare_digest(tag, hmac.digest(self._receive_hmac, datagram[:TAG_AT] + body, DIGEST)):
             raise ProtocolError(DropReason.BAD_AUTHENTICATION)
-        check_replay_untrusted(self._window, datagram[HEAD_SIZE:TAG_AT], now)
-        return datagram[:HEAD_SIZE], body
+        accept = partial(check_replay_untrusted, self._window, datagram[HEAD_SIZE:TAG_AT])
+        return Opened(datagram[:HEAD_SIZE], body, accept)
 
     def renegotiation(self, exported: bytes, role: Role) -> ControlWrap:
         """The wrap of later keys: made of both keys."""

@@ -35,7 +35,7 @@ from ..packet.replay import ReplayWindow
 from .early_negotiation import FIRST_REPLAY_ID, EarlyFlag, announces_early_negotiation
 from .static_key import SLOT_SIZE, STATIC_KEY_SIZE, StaticKey
 from .tls_crypt import BODY_AT, DIGEST, KEY_SIZE, OVERHEAD, TAG_SIZE, TlsCrypt, xor_keystream
-from .wrapping import ControlWrap
+from .wrapping import ControlWrap, Opened
 
 __all__ = ["TlsCryptV2", "TlsCryptV2Server", "unwrap_client_key_untrusted", "wrap_client_key"]
 
@@ -127,18 +127,18 @@ class TlsCryptV2Server(ControlWrap):
             raise ValueError("there is no key before the client's first packet")
         return self._crypt.wrap(head, body, now)
 
-    def unwrap_untrusted(self, datagram: bytes, now: float) -> tuple[bytes, bytes]:
-        """Head and plaintext body of a datagram that the client made, and made once.
+    def open_untrusted(self, datagram: bytes) -> Opened:
+        """What is in a datagram that the client made; a key that it brings is taken by ``accept``.
 
-        Raises ProtocolError: TOO_SHORT, MALFORMED, BAD_AUTHENTICATION, REPLAY; NOT_READY: the
-        client's key is not known yet.
+        Raises ProtocolError: TOO_SHORT, MALFORMED, BAD_AUTHENTICATION; NOT_READY: the client's key is not
+        known yet.
         """
         if not datagram:
             raise ProtocolError(DropReason.TOO_SHORT, "nothing")
         if datagram[0] & ~KEY_ID_MASK not in CARRIERS:
             if self._crypt is None or not self._confirmed:
                 raise ProtocolError(DropReason.NOT_READY, "it came before the client's key")
-            return self._crypt.unwrap_untrusted(datagram, now)
+            return self._crypt.open_untrusted(datagram)
         if datagram[0] not in CARRIERS:
             raise ProtocolError(DropReason.MALFORMED, "a wrapped key, but not of key 0")
         packet, wrapped = split_untrusted(datagram)
@@ -152,11 +152,15 @@ class TlsCryptV2Server(ControlWrap):
         early = announces_early_negotiation(int.from_bytes(datagram[REPLAY_COUNTER]))
         if self._ask_again and not early:
             raise ProtocolError(DropReason.NOT_READY, "a client that cannot send its key again")
-        head, body = crypt.unwrap_untrusted(packet, now)
-        self._crypt, self._wrapped, self.metadata = crypt, wrapped, metadata
-        if datagram[0] >> OPCODE_SHIFT == Opcode.CONTROL_WKC_V1:
-            self._confirmed = True
-        return head, body
+        opened = crypt.open_untrusted(packet)
+
+        def accept(now: float) -> None:
+            opened.accept(now)
+            self._crypt, self._wrapped, self.metadata = crypt, wrapped, metadata
+            if datagram[0] >> OPCODE_SHIFT == Opcode.CONTROL_WKC_V1:
+                self._confirmed = True
+
+        return opened._replace(accept=accept)
 
     def renegotiation(self, exported: bytes, role: Role) -> ControlWrap:
         """The wrap of later keys. ValueError before the client's first packet."""

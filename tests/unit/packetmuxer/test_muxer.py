@@ -15,7 +15,7 @@ from minivpn_trio.items import Burst, ForeignBurst, SequencedPacket
 from minivpn_trio.packet.codec import NO_SESSION, ControlPacket, parse_control_untrusted, serialize_control
 from minivpn_trio.packet.ids import KeyID, PacketID, Role, SessionID
 from minivpn_trio.packet.opcodes import Opcode
-from minivpn_trio.packetmuxer.control_wrap import NoWrap, StaticKey, TlsAuth, TlsCrypt
+from minivpn_trio.packetmuxer.control_wrap import ControlWrap, NoWrap, StaticKey, TlsAuth, TlsCrypt
 from minivpn_trio.packetmuxer.muxer import MAX_CONTROL_DATAGRAM, PacketMuxer
 from minivpn_trio.tracing import PacketTraced, TraceRecord
 
@@ -404,3 +404,39 @@ def test_control_packets_from_elsewhere_are_not_heard_once_a_session_is_bound() 
     assert found == []
     burst = ForeignBurst("anybody", DATA)
     assert muxer.handle_datagrams(burst, 0.0).data is burst
+
+
+@pytest.mark.parametrize("kind", ["tls-auth", "tls-crypt"])
+def test_a_stranger_with_the_static_key_does_not_shut_the_server_out(kind: str) -> None:
+    """It is in every customer's profile. The time in what a stranger sends is the last there is."""
+
+    def wrap(role: Role, time: float) -> ControlWrap:
+        if kind == "tls-crypt":
+            return TlsCrypt(KEY, role, unix_time=lambda: time)
+        return TlsAuth(KEY, 1 if role is Role.CLIENT else 0, unix_time=lambda: time)
+
+    muxer = PacketMuxer(role=Role.CLIENT, wrap=wrap(Role.CLIENT, 5.0), rng=random.Random(1).randbytes)
+    strange, server = wrap(Role.SERVER, float(0xFFFFFFFF)), wrap(Role.SERVER, 5.0)
+
+    def packet(**changes: object) -> tuple[bytes, bytes]:
+        plain = server_reset(muxer, **changes)
+        return plain[:9], plain[9:]
+
+    forged = [
+        packet(acks=(), peer_session_id=None),
+        packet(peer_session_id=OTHER_SID),
+        packet(opcode=Opcode.ACK_V1, packet_id=None, acks=(PacketID(7),)),
+        packet(opcode=Opcode.CONTROL_HARD_RESET_CLIENT_V2),
+        (packet()[0], b"\xff"),
+    ]
+    for head, body in forged:
+        assert not muxer.handle_datagrams(ForeignBurst("stranger", [strange.wrap(head, body, 0.0)]), 0.0).control
+    assert DropReason.REPLAY not in muxer.drops
+    answer = server.wrap(*packet(), 0.0)
+    assert muxer.handle_datagrams([answer], 0.0).bound
+    # Nor once the session stands, if its source is forged too.
+    muxer.handle_datagrams([strange.wrap(*packet(session_id=OTHER_SID), 0.0)], 0.0)
+    assert len(muxer.handle_datagrams([server.wrap(*packet(), 0.0)], 0.0).control) == 1
+    # What belongs to the session counts once.
+    assert not muxer.handle_datagrams([answer], 0.0).control
+    assert muxer.drops[DropReason.REPLAY] == 1

@@ -15,6 +15,7 @@ from minivpn_trio.packet.opcodes import Opcode
 from minivpn_trio.packetmuxer.control_wrap import NoWrap
 from minivpn_trio.packetmuxer.muxer import PacketMuxer
 from minivpn_trio.packetmuxer.worker import move_down, move_up
+from minivpn_trio.packetmuxer.wrapping import Opened
 
 DATA: Burst = [b"\x48\x00\x00\x01" + bytes(40)] * 3
 
@@ -116,9 +117,8 @@ async def test_move_up_reads_trios_clock(autojump_clock: trio.testing.MockClock)
     seen: list[float] = []
 
     class Timed(NoWrap):
-        def unwrap_untrusted(self, datagram: bytes, now: float) -> tuple[bytes, bytes]:
-            seen.append(now - start)
-            return super().unwrap_untrusted(datagram, now)
+        def open_untrusted(self, datagram: bytes) -> Opened:
+            return super().open_untrusted(datagram)._replace(accept=lambda now: seen.append(now - start))
 
     muxer = PacketMuxer(role=Role.CLIENT, wrap=Timed(), rng=random.Random(1).randbytes)
     feed, inlet = trio.open_memory_channel[Burst](0)
