@@ -87,7 +87,7 @@ class DataChannel:
         #: Called by ``install_key`` when packets that came before the key wait to be opened, which the next
         #: ``decrypt_burst`` does, with or without others.
         self.on_early: Callable[[], object] | None = None
-        #: Called with the source of a ``ForeignBurst`` that holds a fresh packet of the peer's: it is there.
+        #: Called with the source of a ``ForeignBurst`` that holds the newest packet of the peer's: it is there.
         self.on_foreign: Callable[[Any], object] | None = None
         #: What was dropped, and why.
         self.drops: Counter[DropReason] = Counter()
@@ -287,15 +287,18 @@ class DataChannel:
         return texts
 
     def _decrypt_foreign(self, burst: ForeignBurst, now: float) -> Burst:
-        """``decrypt_burst``; the peer is where ``burst`` comes from if something in it authenticates, for the first
-        time."""
+        """``decrypt_burst``; the peer is where ``burst`` comes from if something in it authenticates and is newer than
+        all that came before: a late packet tells where the peer was (RFC 9000, 9.3)."""
         # Packets that waited for their key came from elsewhere, and prove nothing.
         opened = self.decrypt_burst([], now) if self._early else []
         before = self._keepalive.take_last_heard()
+        slot, highest = self._slots.newest_heard
         opened += self.decrypt_burst(list(burst), now)
         if self._keepalive.last_heard is None:
             self._keepalive.last_heard = before
-        elif self.on_foreign is not None:
+            return opened
+        newest, reached = self._slots.newest_heard
+        if self.on_foreign is not None and (newest is not slot or reached > highest):
             self.on_foreign(burst.source)
         return opened
 

@@ -99,6 +99,11 @@ class Opener(Protocol):
 class Replay(Protocol):
     """Remembers which packet ids came (packet/replay.py)."""
 
+    @property
+    def highest(self) -> int:
+        """The highest id that came; 0: none yet."""
+        ...
+
     def check_and_update(self, packet_id: int, now: float) -> bool:
         """Whether ``packet_id`` comes for the first time; it is remembered."""
         ...

@@ -345,6 +345,12 @@ class EpochReplay:
         self._retired_epoch = 0
         self._retired_window = self._window
 
+    @property
+    def highest(self) -> int:
+        """The highest id that came, epoch included; 0: none yet."""
+        counter = self._window.highest
+        return self._epoch << EPOCH_SHIFT | counter if counter else 0
+
     def check_and_update(self, packet_id: int, now: float) -> bool:
         """As ReplayWindow's. A later epoch begins a window of its own."""
         epoch, counter = packet_id >> EPOCH_SHIFT, packet_id & COUNTER_MASK

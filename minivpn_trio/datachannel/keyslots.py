@@ -141,6 +141,14 @@ class KeySlots:
                 return slot
         return None
 
+    @property
+    def newest_heard(self) -> tuple[KeySlot | None, int]:
+        """The newest key that the peer was heard to use, and the highest packet id that came with it."""
+        for slot in self._slots:
+            if highest := slot.replay.highest:
+                return slot, highest
+        return None, 0
+
     def sender(self, now: float) -> KeySlot | None:
         """The key to send with: the newest whose time has come, otherwise the oldest there is.
 

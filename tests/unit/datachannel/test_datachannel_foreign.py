@@ -66,3 +66,33 @@ def test_packets_that_waited_for_their_key_prove_nothing() -> None:
     client.install_key(ours, 1.2)
     assert client.decrypt_burst(ForeignBurst("stranger", [b"\x49" + bytes(60)]), 1.3) == PACKETS
     assert found == []
+
+
+@pytest.mark.parametrize("options", [{}, {"cipher": "AES-256-CBC", "auth": "SHA256"}, {"epoch": True}])
+def test_a_late_packet_tells_where_the_server_was(options: dict[str, object]) -> None:
+    client, server, found = watched(**options)
+    sealed = server.encrypt_burst(PACKETS, 1.0)
+    client.decrypt_burst(ForeignBurst("new", [sealed[1], sealed[3]]), 1.0)
+    assert client.decrypt_burst(ForeignBurst("old", [sealed[2]]), 1.1) == PACKETS[2:3]
+    assert found == ["new"]
+    client.decrypt_burst(ForeignBurst("newer", [sealed[0], sealed[4]]), 1.2)
+    assert found == ["new", "newer"]
+
+
+def test_a_late_packet_of_an_older_key_tells_where_the_server_was() -> None:
+    client, server, found = watched()
+    late, *before = server.encrypt_burst(PACKETS, 1.0)
+    client.decrypt_burst(before, 1.0)
+    ours, theirs = make_keys(key_id=1, seed=9)
+    client.install_key(ours, 1.2)
+    # The older key is in use as long as nothing came with the new one.
+    (ahead,) = server.encrypt_burst(PACKETS[:1], 1.3)
+    client.decrypt_burst(ForeignBurst("new", [ahead]), 1.3)
+    assert found == ["new"]
+    held = server.encrypt_burst(PACKETS[:2], 1.4)
+    server.install_key(theirs, 1.4)
+    (first,) = server.encrypt_burst(PACKETS[:1], 500.0)
+    assert first[0] & 7 == 1
+    client.decrypt_burst(ForeignBurst("newer", [first]), 500.0)
+    assert client.decrypt_burst(ForeignBurst("old", [late, *held]), 500.1)
+    assert found == ["new", "newer"]
