@@ -76,18 +76,21 @@ class TunnelResolver(dns.asyncresolver.Resolver):
         super().__init__(configure=False)
         info = dialer.tunnel_info
         self._dialer = dialer
+        self._servers = NameServers(info)
         if info.dns_servers:
-            servers = NameServers(info)
-            self.nameservers = [_Pushed(servers, rank) for rank in range(servers.most)]
+            self.nameservers = [_Pushed(self._servers, rank) for rank in range(self._servers.most)]
         else:
             self.nameservers = [str(address) for address in info.dns]
         self.search: list[dns.name.Name] = [dns.name.from_text(domain) for domain in info.search_domains]
         self.use_search_by_default = True
 
-    async def resolve(self, *args: Any, **kwargs: Any) -> dns.resolver.Answer:
-        """As ``dns.asyncresolver.Resolver.resolve``."""
+    async def resolve(self, qname: dns.name.Name | str, *args: Any, **kwargs: Any) -> dns.resolver.Answer:
+        """As ``dns.asyncresolver.Resolver.resolve``. A name of a pushed ``resolve-domains`` is not searched for."""
+        name = dns.name.from_text(qname, None) if isinstance(qname, str) else qname
+        if not name.is_absolute() and self._servers.has_own(name.labels):
+            name = name.concatenate(dns.name.root)
         with self._dialer.as_trio_sockets():
-            return await super().resolve(*args, **kwargs)
+            return await super().resolve(name, *args, **kwargs)
 
 
 class _Pushed(dns.nameserver.Nameserver):

@@ -2,7 +2,8 @@
 
 ``dns server N resolve-domains`` gives some names to some servers alone (split DNS): a name belongs to the longest
 domain that it ends in, and is asked of nobody else, whether they answer or not, so that names of the inside are not
-told to others. What belongs to no domain is for the servers that have none, those of ``dhcp-option DNS`` among them.
+told to others, neither as they are nor with a search domain behind them. What belongs to no domain is for the servers
+that have none, those of ``dhcp-option DNS`` among them.
 DNS over HTTPS is not spoken: such a server is left out, but its domains stay its own.
 """
 
@@ -50,12 +51,20 @@ class NameServers:
 
     def for_name(self, labels: Sequence[bytes]) -> tuple[NameServer, ...]:
         """Whom to ask for the name of these labels (without the root's empty one), the best first."""
+        return self._groups[self._domain(labels)]
+
+    def has_own(self, labels: Sequence[bytes]) -> bool:
+        """Whether the name belongs to some servers alone. Then no other name may be made of it: that might belong to
+        others, who would learn it."""
+        return bool(self._domain(labels))
+
+    def _domain(self, labels: Sequence[bytes]) -> Labels:
+        """The longest domain that the name belongs to; empty: none."""
         name = tuple(label.lower() for label in labels)
         for start in range(len(name)):
-            servers = self._groups.get(name[start:])
-            if servers is not None:
-                return servers
-        return self._groups[()]
+            if name[start:] in self._groups:
+                return name[start:]
+        return ()
 
     @property
     def most(self) -> int:

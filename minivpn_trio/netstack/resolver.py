@@ -216,6 +216,8 @@ class TunResolver:
             absolute = [asked.concatenate(dns.name.root)]
         except (idna.IDNAError, dns.exception.DNSException, UnicodeError):
             raise _gaierror(stdlib.EAI_NONAME) from None
+        if self._servers().has_own(asked.labels):
+            return absolute
         searched = []
         for domain in self._info().search_domains[:_MAX_SEARCH]:
             with suppress(dns.exception.DNSException, UnicodeError):

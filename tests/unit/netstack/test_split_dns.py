@@ -47,7 +47,9 @@ class Servers:
         (question,) = query.question
         self.asked.append((port, question.name.to_text(omit_final_dot=True)))
         response = dns.message.make_response(query)
-        if question.rdtype == dns.rdatatype.A:
+        if question.name.labels[0] == b"absent":
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        elif question.rdtype == dns.rdatatype.A:
             address = f"192.0.{port >> 8}.{port & 255}"
             response.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", address))
         return response.to_wire()
@@ -189,3 +191,19 @@ async def test_dnspython_without_a_server_for_a_name(autojump_clock: trio.testin
         with pytest.raises(dns.resolver.NoNameservers):
             await TunnelResolver(dialer).resolve("host.corp.example", "A")
         assert servers.asked == []
+
+
+async def test_a_name_of_the_inside_is_not_searched_for_outside() -> None:
+    push = (*SPLIT[:1], "dns server 0 resolve-domains corp", "dns search-domains example.net")
+    async with tunnel(*push) as (dialer, servers):
+        assert dialer.tunnel_info.search_domains
+        for name in ("absent.corp", "absent.CORP"):
+            with pytest.raises(stdlib.gaierror):
+                await address_of(dialer, name)
+            with pytest.raises(dns.resolver.NXDOMAIN):
+                await TunnelResolver(dialer).resolve(name)
+        assert {(port, name.lower()) for port, name in servers.asked} == {(CORP, "absent.corp")}
+        servers.asked.clear()
+        with pytest.raises(stdlib.gaierror):
+            await address_of(dialer, "absent.other")
+        assert servers.asked == [(GENERAL, "absent.other"), (GENERAL, "absent.other.example.net")]
