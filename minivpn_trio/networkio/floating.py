@@ -10,6 +10,7 @@ The kernel reports no ICMP errors on such a socket: a port where nobody listens 
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections import deque
 from typing import Any, cast
@@ -33,12 +34,14 @@ class FloatingUDPTransport(UDPTransport):
     def __init__(self, sock: socket.socket, address: Any, peer: str | None = None) -> None:
         self._addressed = _Addressed(sock, address)
         super().__init__(cast(socket.socket, self._addressed), peer)
+        self._adopted = False
         #: Received; each of one source, in the order of arrival.
         self._arrived: deque[Burst] = deque()
 
     def adopt(self, source: Any) -> None:
         """The peer is at ``source``, that of a ForeignBurst: it has proved it."""
         self._addressed.address = source
+        self._adopted = True
         self._peer = str(source[0])
 
     async def receive(self) -> Burst:
@@ -53,6 +56,13 @@ class FloatingUDPTransport(UDPTransport):
         self.bursts_in += 1
         self.bytes_in += sum(map(len, burst))
         return burst
+
+    def _lost(self, exc: OSError, count: int) -> None:
+        # Where a peer says it is may be where the kernel sends nothing; it may come back.
+        if self._established and self._adopted and exc.errno in (errno.EINVAL, errno.EACCES):
+            self.drops[DropReason.NOT_READY] += count
+        else:
+            super()._lost(exc, count)
 
     def _drain_sources(self) -> None:
         """Read until the socket is empty, or 64 datagrams are there."""
@@ -71,6 +81,10 @@ class FloatingUDPTransport(UDPTransport):
                 errors += 1
                 if errors >= MAX_ERRORS_IN_A_ROW:
                     return
+                continue
+            if not source[1]:
+                # Nobody can be answered there.
+                self.drops[DropReason.BAD_ADDRESS] += 1
                 continue
             last = self._arrived[-1] if self._arrived else None
             if self._addressed.is_from_peer(source):

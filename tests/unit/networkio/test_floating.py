@@ -11,6 +11,7 @@ import trio
 
 from minivpn_trio.config.model import Remote, TunnelConfig
 from minivpn_trio.config.proxy import Scramble
+from minivpn_trio.errors import DropReason
 from minivpn_trio.items import ForeignBurst
 from minivpn_trio.networkio.dial import Endpoint, dial, resolve
 from minivpn_trio.networkio.floating import FloatingUDPTransport
@@ -144,3 +145,52 @@ async def test_a_stream_has_one_peer() -> None:
     assert not isinstance(transport, FloatingTransport)
     await transport.aclose()
     listener.close()
+
+
+async def test_nobody_is_at_port_0(ends: list[End], monkeypatch: pytest.MonkeyPatch) -> None:
+    known, moved, _ = ends
+    transport = await to(known)
+    await transport.send([b"x"])
+    _, us = known.socket.recvfrom(2000)
+    real = transport._addressed.recvfrom
+
+    def nowhere(size: int) -> tuple[bytes, Any]:
+        data, source = real(size)
+        return data, (source[0], 0, *source[2:]) if data == b"0" else source
+
+    monkeypatch.setattr(transport._addressed, "recvfrom", nowhere)
+    for data in (b"0", b"1"):
+        moved.socket.sendto(data, us)
+    with trio.fail_after(2):
+        assert await transport.receive() == [b"1"]
+    assert transport.drops == {DropReason.BAD_ADDRESS: 1}
+    await transport.aclose()
+
+
+async def test_an_adopted_address_that_nothing_can_be_sent_to() -> None:
+    """A broadcast address, which the kernel refuses with EACCES. It is a loss like any other: the server may come
+    back."""
+    known = End("127.0.0.1")
+    transport = await to(known)
+    await transport.send([b"x"])
+    known.socket.recv(2000)
+    transport.adopt(("255.255.255.255", 9))
+    with pytest.raises(PermissionError):
+        await transport.send([b"y"])
+    transport.established()
+    await transport.send([b"y"] * 3)
+    assert transport.drops == {DropReason.NOT_READY: 3}
+    transport.adopt(known.address)
+    await transport.send([b"z"])
+    assert known.socket.recv(2000) == b"z"
+    await transport.aclose()
+    known.socket.close()
+
+
+async def test_an_address_that_was_dialled_and_cannot_be_sent_to_is_an_error() -> None:
+    endpoint = Endpoint(Remote("255.255.255.255", 9), socket.AF_INET, ("255.255.255.255", 9))
+    transport = await dial(endpoint, SETTINGS)
+    transport.established()
+    with pytest.raises(PermissionError):
+        await transport.send([b"y"])
+    await transport.aclose()
