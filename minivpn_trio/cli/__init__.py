@@ -101,7 +101,8 @@ def group(ctx: click.Context, debug: bool) -> None:
     \b
     Exit status:
       0  done
-      1  the network or the peer failed
+      1  the network or the peer failed; a server's name that does not exist, too,
+         whatever the profile's resolv-retry says
       2  wrong usage, or the profile cannot be used
     """
     ctx.obj = {"debug": debug}

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
@@ -61,7 +62,8 @@ def tunnel_options(command: Command) -> Command:
             "credentials makes this command ask on the terminal.",
         ),
         click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S",
-                     help="Give up connecting after S seconds."),
+                     help="Give up connecting after S seconds. A server's name without an address is not asked for "
+                     "again, whatever resolv-retry says."),
         click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug,
                      help="Show tracebacks and the log."),
     ]  # fmt: skip
@@ -100,7 +102,8 @@ def writable_path(ctx: click.Context, param: click.Parameter, value: Result) -> 
 def load_settings(profile: str, credentials_file: str | None) -> TunnelConfig:
     """The profile as a TunnelConfig with the credentials of the file. Raises ConfigError.
 
-    What is still missing is asked for when it is needed (prompts.py), if there is a terminal.
+    What is still missing is asked for when it is needed (prompts.py), if there is a terminal. A command is to come
+    to an end: a server's name that has no address is not asked for again, whatever ``resolv-retry`` says.
     """
     credentials = None if credentials_file is None else Credentials(*read_credentials(credentials_file))
     config = load_config(profile, credentials=credentials)
@@ -110,7 +113,7 @@ def load_settings(profile: str, credentials_file: str | None) -> TunnelConfig:
             file=profile,
             directive="auth-user-pass",
         )
-    return config
+    return replace(config, resolv_retry=0.0)
 
 
 def read_credentials(path: str) -> tuple[str, str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 
 import pytest
 
+from minivpn_trio import load_config
 from minivpn_trio.cli import describe, first_expected
-from minivpn_trio.cli.tunnel import ConnectingStatus
+from minivpn_trio.cli.tunnel import ConnectingStatus, load_settings
 from minivpn_trio.errors import Stage, TunnelClosed
 from minivpn_trio.events import DialStarted, Ready, Reconnecting, ResetDone, ResetSent, Warned
 
@@ -110,3 +112,13 @@ def test_what_the_network_said_cannot_steer_the_terminal(capsys) -> None:
     shown = capsys.readouterr().err
     assert all(line.isprintable() for line in shown.splitlines())
     assert len(shown.splitlines()) == 2
+
+
+def test_a_name_that_does_not_exist_is_not_asked_for_for_ever(tmp_path) -> None:
+    path = tmp_path / "client.ovpn"
+    path.write_text("client\nremote vpn.invalid 9\nremote-cert-tls server\nresolv-retry infinite\n"
+                    f"peer-fingerprint {':'.join(['00'] * 32)}\nauth-user-pass\n")  # fmt: skip
+    login = tmp_path / "login"
+    login.write_text("alice\nsecret\n")
+    assert load_config(path).resolv_retry == math.inf
+    assert load_settings(str(path), str(login)).resolv_retry == 0
