@@ -168,6 +168,11 @@ class Draft:
         except (FileRefused, ValueError):
             return None
 
+    def is_folder(self, statement: Statement) -> bool:
+        """Whether a folder is at the name that ``statement`` gives, rather than a file. No complaint."""
+        path = self.lasting_path(statement)
+        return path is not None and os.path.isdir(path)
+
     def folder(self, statement: Statement) -> bool:
         """Whether ``statement`` names a folder that can be looked into; otherwise as ``material``."""
         return self._found(statement, readable_folder) is not None

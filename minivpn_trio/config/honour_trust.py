@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import hashlib
 import re
 
 from .draft import BadValue, Draft, Handler, WrapDraft
@@ -113,10 +114,14 @@ def _crl_verify(draft: Draft, statement: Statement) -> None:
         if draft.folder(statement):
             draft.values["crl_folder"] = draft.lasting_path(statement)
         return
+    if draft.is_folder(statement):
+        raise BadValue("it is a folder: write dir after it")
     data = draft.material(statement)
     if data is not None:
         check_pem(data, "X509 CRL")
-        draft.values.update(crl=data, crl_file=draft.lasting_path(statement))
+        path = draft.lasting_path(statement)
+        read = None if path is None else hashlib.sha256(data).digest()
+        draft.values.update(crl=data, crl_file=path, crl_read=read)
 
 
 def _text_lines(data: bytes) -> list[str]:
@@ -344,6 +349,10 @@ def _verify_x509_name(draft: Draft, statement: Statement) -> None:
         raise BadValue("a name is wanted")
     if kind not in ("subject", "name", "name-prefix"):
         raise BadValue("subject, name or name-prefix is wanted after the name")
+    if kind == "name" and "*" in name:
+        draft.warn(
+            statement, "the asterisk stands for itself: only a certificate with one in its name, at this place, matches"
+        )
     draft.values["verify_x509_name"] = (name, kind)
 
 

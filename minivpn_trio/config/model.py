@@ -7,6 +7,7 @@ from disk after the configuration exists, but for what was revoked meanwhile.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -127,8 +128,12 @@ class TunnelConfig:
     #: SHA-1 or SHA-256 hashes, of which that of the CA certificate right above the peer's must be one.
     verify_hash: tuple[bytes, ...] = ()
     crl: bytes | None = field(default=None, repr=False)
-    #: The file that ``crl`` came from, absolute: read again when it changed, since lists expire.
+    #: The file that ``crl`` came from, absolute: read again when it changed, since lists expire. What it holds counts
+    #: instead of ``crl``, unless that is just what ``crl_read`` says.
     crl_file: str | None = None
+    #: The SHA-256 hash of what ``crl_file`` held when the profile was read: until the file holds something else,
+    #: ``crl`` counts, which may have been exchanged in code.
+    crl_read: bytes | None = field(default=None, repr=False)
     #: ``crl-verify DIR dir``: the absolute path of a folder with a file for each revoked certificate, named by its
     #: serial number in decimal.
     crl_folder: str | None = None
@@ -232,13 +237,9 @@ class TunnelConfig:
         """Raise ConfigError if no tunnel can come of this. ``can_ask``: somebody can be asked for what is missing."""
         if not self.remotes:
             raise ConfigError("no server to connect to", directive="remote")
+        for contradiction in self.contradictions():
+            raise contradiction
         for remote in self.remotes:
-            if remote.proxy is not None and not remote.is_tcp and not isinstance(remote.proxy, SocksProxy):
-                name = "proxy-obfs4" if isinstance(remote.proxy, Obfs4Bridge) else "http-proxy"
-                raise ConfigError("it carries only TCP; the remote says udp", directive=name)
-            if isinstance(remote.proxy, Obfs4Bridge) and (self.bind_device is not None or self.mark is not None):
-                name = "bind-dev" if self.bind_device is not None else "mark"
-                raise ConfigError("the obfs4 program makes its own connections, which cannot have it", directive=name)
             own = self.for_remote(remote)
             if own.control_wrap != "none" and own.control_wrap_key is None:
                 raise ConfigError("the key is missing", directive=own.control_wrap)
@@ -261,13 +262,26 @@ class TunnelConfig:
             raise ConfigError(
                 "the profile asks a question: give on_challenge to answer it", directive="static-challenge"
             )
+
+    def contradictions(self) -> Iterator[ConfigError]:
+        """All that could not be used whatever else is supplied; one complaint may come for several servers."""
+        for remote in self.remotes:
+            if remote.proxy is not None and not remote.is_tcp and not isinstance(remote.proxy, SocksProxy):
+                name = "proxy-obfs4" if isinstance(remote.proxy, Obfs4Bridge) else "http-proxy"
+                yield ConfigError("it carries only TCP; the remote says udp", directive=name)
+            if isinstance(remote.proxy, Obfs4Bridge):
+                for name, value in (("bind-dev", self.bind_device), ("mark", self.mark)):
+                    if value is not None:
+                        yield ConfigError(
+                            "the obfs4 program makes its own connections, which cannot have it", directive=name
+                        )
         for name in (*self.data_ciphers, *filter(None, [self.data_ciphers_fallback])):
             if name in SMALL_BLOCK_CIPHERS:
                 if not self.allow_small_blocks:
-                    raise ConfigError(
+                    yield ConfigError(
                         f"{name} is offered only on an explicit wish (allow_small_blocks)", directive="data-ciphers"
                     )
             elif name not in AEAD_CIPHERS and name not in CBC_CIPHERS:
-                raise ConfigError(f"cipher {name} is not supported", directive="data-ciphers")
+                yield ConfigError(f"cipher {name} is not supported", directive="data-ciphers")
         if self.auth not in DIGESTS:
-            raise ConfigError(f"digest {self.auth} is not supported", directive="auth")
+            yield ConfigError(f"digest {self.auth} is not supported", directive="auth")

@@ -106,7 +106,7 @@ class TLSContext:
         bundle = load_pkcs12(config)
         self._identity = load_identity(config, bundle)
         self._authorities = _load_authorities(config, bundle)
-        self.revocations: Revocations = Revocations(config)
+        self.revocations: Revocations = Revocations(config, _takes_revocation)
         #: Without a CA the chain proves nothing, and a fingerprint must.
         self.has_ca: bool = bool(self._authorities)
         if not self.has_ca and not config.peer_fingerprints and client_certificate == "require":
@@ -156,7 +156,8 @@ class TLSContext:
         assert store is not None
         for authority in self._authorities:
             store.add_cert(authority)
-        _add_revocations(store, self.revocations)
+        for revocation in self.revocations.lists:
+            store.add_crl(revocation)
         if self.revocations.lists:
             store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
         context.set_verify(self._mode, _on_certificate)
@@ -192,12 +193,11 @@ def look_at_settings(config: TunnelConfig) -> Iterator[Finding]:
         if config.tls_groups is not None:
             unknown.extend(_known_groups(config.tls_groups)[1])
 
-    def revoke() -> None:
-        _add_revocations(crypto.X509Store(), Revocations(config))
-
     unknown: list[str] = []
     steps: tuple[Callable[[], object], ...] = (
-        partial(_configure, context, config), identify, authorize, group, partial(_checks, config, Role.CLIENT), revoke,
+        *(partial(step, context, config) for step in _SETTINGS),
+        identify, authorize, group,
+        partial(_checks, config, Role.CLIENT), partial(Revocations, config, _takes_revocation),
     )  # fmt: skip
     for step in steps:
         try:
@@ -224,6 +224,11 @@ def _configure(context: SSL.Context, config: TunnelConfig) -> None:
     # Each key is a TLS session of its own: no resumption, no tickets, no renegotiation.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    for step in _SETTINGS:
+        step(context, config)
+
+
+def _set_versions(context: SSL.Context, config: TunnelConfig) -> None:
     context.set_min_proto_version(max(_VERSIONS[config.tls_version_min], SSL.TLS1_2_VERSION))
     if config.tls_version_max is not None:
         highest = _VERSIONS[config.tls_version_max]
@@ -232,6 +237,10 @@ def _configure(context: SSL.Context, config: TunnelConfig) -> None:
                 "below tls-version-min, or below 1.2, the oldest that is spoken", directive="tls-version-max"
             )
         context.set_max_proto_version(highest)
+
+
+def _set_ciphers(context: SSL.Context, config: TunnelConfig) -> None:
+    """The cipher suites of TLS 1.2, and the security level."""
     # The level is a property of the context that a cipher list sets in passing; it stays.
     level = _LEVELS[config.tls_cert_profile]
     context.set_cipher_list(f"DEFAULT:@SECLEVEL={level}".encode())
@@ -244,6 +253,10 @@ def _configure(context: SSL.Context, config: TunnelConfig) -> None:
         context.set_cipher_list(ciphers.encode("ascii"))
     except (SSL.Error, UnicodeEncodeError):
         raise ConfigError("no cipher suite in it that this TLS library knows", directive="tls-cipher") from None
+
+
+def _set_suites(context: SSL.Context, config: TunnelConfig) -> None:
+    """The cipher suites of TLS 1.3."""
     if config.tls_ciphersuites is not None:
         try:
             context.set_tls13_ciphersuites(config.tls_ciphersuites.encode("ascii"))
@@ -251,6 +264,10 @@ def _configure(context: SSL.Context, config: TunnelConfig) -> None:
             raise ConfigError(
                 "a cipher suite in it is not known to this TLS library", directive="tls-ciphersuites"
             ) from None
+
+
+#: The parts of ``_configure`` that may fail, each by itself.
+_SETTINGS = (_set_versions, _set_ciphers, _set_suites)
 
 
 def _known_groups(text: str) -> tuple[list[str], list[str]]:
@@ -288,12 +305,13 @@ def _set_groups(context: SSL.Context, names: list[str]) -> bool:
     return done
 
 
-def _add_revocations(store: crypto.X509Store, revocations: Revocations) -> None:
+def _takes_revocation(revocation: x509.CertificateRevocationList) -> bool:
+    """Whether OpenSSL takes the list: not all that cryptography reads."""
     try:
-        for revocation in revocations.lists:
-            store.add_crl(revocation)
+        crypto.X509Store().add_crl(revocation)
     except crypto.Error:
-        raise ConfigError("no revocation list in it that can be read", directive="crl-verify") from None
+        return False
+    return True
 
 
 def _use_identity(context: SSL.Context, identity: Identity) -> None:

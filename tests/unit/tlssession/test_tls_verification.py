@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from tlssession_pair import client_config, server_config
 from tlssession_pki import (
@@ -22,6 +24,7 @@ from tlssession_pki import (
 )
 
 from minivpn_trio.config.model import TunnelConfig
+from minivpn_trio.config.ovpn import parse_profile
 from minivpn_trio.errors import ConfigError, ConnectError, TLSVerificationError
 from minivpn_trio.packet.ids import Role
 from minivpn_trio.tlssession import engine
@@ -481,3 +484,56 @@ def test_key_usage_bits() -> None:
     assert key_usage_bits(usage) == 0xA0
     usage = x509.KeyUsage(True, False, False, False, True, False, False, False, False)
     assert key_usage_bits(usage) == 0x88
+
+
+def unusable(crl: bytes) -> bytes:
+    """A list that cryptography reads and OpenSSL does not: the issuer's name has the type of an octet string."""
+    der = x509.load_pem_x509_crl(crl).public_bytes(Encoding.DER)
+    changed = der.replace(b"\x55\x04\x03\x0c", b"\x55\x04\x03\x04", 1)
+    text = base64.encodebytes(changed)
+    return b"-----BEGIN X509 CRL-----\n" + text + b"-----END X509 CRL-----\n"
+
+
+def test_a_list_that_openssl_refuses_changes_nothing(tmp_path: Path) -> None:
+    """A renewal of the keys would end the tunnel otherwise."""
+    refused = unusable(CA.crl())
+    x509.load_pem_x509_crl(refused)
+    with pytest.raises(ConfigError, match="crl-verify"):
+        TLSContext(client_config(crl=refused), Role.CLIENT)
+    file = tmp_path / "crl.pem"
+    file.write_bytes(CA.crl(SERVER_CERT))
+    context = TLSContext(client_config(crl=CA.crl(), crl_file=str(file)), Role.CLIENT)
+    for contents in (refused, CA.crl() + refused, CA.crl() + CA.crl()[:-40]):
+        rewrite(file, contents)
+        theirs = TLSContext(server_config(), Role.SERVER).open(UNIX_TIME)
+        assert "revoked" in str(join(context.open(UNIX_TIME), theirs)["client"])
+        assert "crl-verify" in str(context.revocations.warning)
+
+
+def test_a_list_that_was_cut_off() -> None:
+    whole, other = CA.crl(), OTHER_CA.crl()
+    accepted(crl=whole + other)
+    for contents in (whole + other[:-40], other[:-40] + whole):
+        with pytest.raises(ConfigError, match="crl-verify"):
+            TLSContext(client_config(crl=contents), Role.CLIENT)
+
+
+def test_a_list_that_was_exchanged_in_code(tmp_path: Path) -> None:
+    """It counts until the file holds something else than when the profile was read."""
+    file = tmp_path / "crl.pem"
+    file.write_bytes(CA.crl())
+    read = parse_profile(b"client\ncrl-verify crl.pem\n", base=tmp_path).partial
+    config = client_config(crl=CA.crl(SERVER_CERT), crl_file=read.crl_file, crl_read=read.crl_read)
+    context = TLSContext(config, Role.CLIENT)
+
+    def outcome() -> str:
+        theirs = TLSContext(server_config(), Role.SERVER).open(UNIX_TIME)
+        return str(join(context.open(UNIX_TIME), theirs).get("client", ""))
+
+    assert "revoked" in outcome()
+    assert "revoked" in outcome()
+    rewrite(file, CA.crl(to_day=1))
+    assert outcome() == ""
+    # And from the beginning, where the file is newer than the profile.
+    context = TLSContext(config, Role.CLIENT)
+    assert outcome() == ""
