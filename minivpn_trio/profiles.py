@@ -64,6 +64,8 @@ def _look_at_rest(config: TunnelConfig) -> Iterator[Finding]:
             make_control_wrap(own, Role.CLIENT, unix_time=lambda: 0.0)
         except ConfigError as error:
             yield "error", error.directive or own.control_wrap, error.message
+    for contradiction in config.contradictions():
+        yield "error", contradiction.directive or "", contradiction.message
     try:
         check_peer_info(config)
     except ConfigError as error:

@@ -38,8 +38,9 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
 
     \b
     With --json each object has
-      file, ok, remotes [{host, port, proto}, also proxy and scramble where
-      there are any], data_ciphers, fallback_cipher,
+      file, ok, complete (false: a file is missing without which nothing
+      can be connected), remotes [{host, port, proto}, also proxy and
+      scramble where there are any], data_ciphers, fallback_cipher,
       auth, control_wrap (none, tls-auth, tls-crypt, tls-crypt-v2),
       key_direction, needs ("auth-user-pass", "askpass", "http-proxy",
       "socks-proxy", "file:NAME" ...),

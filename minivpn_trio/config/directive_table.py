@@ -23,7 +23,8 @@ dropped, and some of other programs' that are met in profiles. Made by `python -
 
 - **honoured**: it means here what it means there.
 - **ignored**: it has no meaning for a tunnel inside a program, and leaving it out harms nothing.
-- **ignored with a warning**: left out as well, but whoever wrote it should know.
+- **ignored with a warning**: left out as well, but whoever wrote it should know. `tls-verify` is an error where no
+  other directive checks who the server is (`remote-cert-tls`, `verify-x509-name` ...).
 - **refused**: the profile cannot be used, since leaving it out would make it fail in a way that nobody understands, or
   be less safe than it says.
 

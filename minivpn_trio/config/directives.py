@@ -109,8 +109,7 @@ _WARNED = {
         up down down-pre route-up route-pre-down ipchange script-security
         tls-export-cert x509-track
     """,
-    "the program is never run: what it would check of the server's certificate is not checked; an error where no "
-    "other directive checks it (remote-cert-tls, verify-x509-name ...)": "tls-verify",
+    "the program is never run: what it would check of the server's certificate is not checked": "tls-verify",
     "plugins are never loaded": "plugin",
     "there is no management interface": """
         management management-client management-client-auth management-client-group management-client-user

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from .directives import DIRECTIVES
 from .lexer import MAX_PARAMETERS, LexError, split_line
 
 __all__ = ["Complain", "Statement", "parse_statements"]
@@ -99,7 +100,9 @@ class _Reader:
         try:
             name, *values = split_line(text) or [""]
         except LexError as error:
-            self._complain("error", number, None, str(error))
+            # Lines of a torn block end up here, too: nothing else of them is shown.
+            first = bare.split(None, 1)[0].removeprefix("--")
+            self._complain("error", number, first if first in DIRECTIVES else None, str(error))
             return None
         if not name:
             if values:

@@ -191,6 +191,7 @@ def finish(draft: Draft) -> TunnelConfig:
     _ciphers(draft)
     _check_compression(draft)
     _check_sizes(draft)
+    _check_float(draft)
     _check_tls(draft)
     values["pull"] = bool({"client", "pull"} & draft.lines.keys())
     values["pull_filters"] = tuple(draft.pull_filters)
@@ -285,6 +286,10 @@ def _check_identity(draft: Draft) -> None:
     )
     named = {"remote-cert-tls", "remote-cert-eku", "verify-x509-name", "peer-fingerprint"} & failed
     if not verified and "tls-verify" in lines:
+        # Instead of the warning that it is ignored.
+        draft.diagnostics = [
+            each for each in draft.diagnostics if (each.directive, each.severity) != ("tls-verify", "warning")
+        ]
         draft.overall(
             "error",
             "tls-verify",
@@ -405,6 +410,13 @@ def _check_sizes(draft: Draft) -> None:
         for remote in draft.values["remotes"]
     ):
         draft.overall("error", "fragment", "fragments exist only over UDP")
+
+
+def _check_float(draft: Draft) -> None:
+    general = draft.values.get("floating", False)
+    floating = [remote for remote in draft.values["remotes"] if dict(remote.settings).get("floating", general)]
+    if floating and all(remote.is_tcp or remote.proxy is not None for remote in floating):
+        draft.overall("warning", "float", "it does nothing over TCP or through a proxy")
 
 
 def _check_tls(draft: Draft) -> None:

@@ -74,6 +74,9 @@ def parse_profile(
     statements = parse_statements(data, draft.complain)
     if not statements and not draft.diagnostics:
         draft.complain("error", None, None, "the file is empty")
+    if not statements and all(each.line is None for each in draft.diagnostics):
+        # What is wrong with the file as a whole; that there is nothing in it needs no list.
+        return Profile(file=file, diagnostics=tuple(draft.diagnostics))
     only = statements[0] if len(statements) == 1 else None
     if only is not None and only.name not in DIRECTIVES and len(data.strip().split(b"\n")) == 1:
         message = "the file only names another profile; it may be a symbolic link that got lost"

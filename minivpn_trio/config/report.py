@@ -15,7 +15,8 @@ def describe(profile: Profile) -> dict[str, Any]:
     """``profile`` as an object that JSON can hold.
 
     Keys: ``file``; ``ok``, true where there are no errors (what is only left
-    to be supplied is none); ``remotes``, a list of ``host``, ``port``,
+    to be supplied is none); ``complete``, false where a file is missing without which nothing can be
+    connected; ``remotes``, a list of ``host``, ``port``,
     ``proto`` with all defaults filled in, and where there is one ``proxy``,
     such as "the SOCKS proxy 192.0.2.1:1080", and ``scramble``, its kind; ``data_ciphers``, in the order in
     which they are offered; ``fallback_cipher``, for servers that negotiate
@@ -28,6 +29,7 @@ def describe(profile: Profile) -> dict[str, Any]:
     return {
         "file": profile.file,
         "ok": profile.ok,
+        "complete": not profile.absent,
         "remotes": [_remote(remote) for remote in config.remotes],
         "data_ciphers": list(config.data_ciphers),
         "fallback_cipher": config.data_ciphers_fallback,

@@ -33,6 +33,7 @@ def test_the_object() -> None:
     assert describe(read_profile(PROFILES / "inline-crlf-latin1.ovpn")) == {
         "file": str(PROFILES / "inline-crlf-latin1.ovpn"),
         "ok": True,
+        "complete": True,
         "remotes": [
             {"host": "192.0.2.1", "port": 443, "proto": "udp"},
             {"host": "2001:db8::1", "port": 1195, "proto": "tcp6"},
@@ -94,3 +95,10 @@ def test_nothing_secret_is_shown() -> None:
 def test_help_and_usage() -> None:
     assert "Exit status" in run("--help").stdout
     assert run().exit_code == 2
+
+
+def test_what_is_missing_shows_to_programs(tmp_path: Path) -> None:
+    path = tmp_path / "a.ovpn"
+    path.write_text("client\ndev tun\nremote a\nca no.crt\nauth-user-pass\nremote-cert-tls server\n")
+    described = json.loads(run("--json", str(path)).stdout)
+    assert (described["ok"], described["complete"]) == (True, False)

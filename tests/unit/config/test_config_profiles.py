@@ -830,3 +830,49 @@ def test_who_somebody_is_stays_out_of_repr() -> None:
     assert "SECRET" not in shown
     challenge = Challenge(kind=ChallengeKind.WEB, text="", username="SECRET", url="https://SECRET/")
     assert "SECRET" not in repr(Challenged(time=0, challenge=challenge))
+
+
+def test_a_refused_check_is_told_once() -> None:
+    profile = read(BASE.replace("remote-cert-tls server\n", "") + "tls-verify /etc/openvpn/check.sh\n")
+    assert [each.severity for each in profile.diagnostics if each.directive == "tls-verify"] == ["error"]
+    (warning,) = [each for each in read(BASE + "tls-verify x\n").warnings if each.directive == "tls-verify"]
+    assert "error" not in warning.message
+
+
+def test_a_folder_of_revoked_certificates_without_its_word(tmp_path: Path) -> None:
+    (tmp_path / "revoked").mkdir()
+    (error,) = parse_profile((BASE + "crl-verify revoked\n").encode(), base=tmp_path).errors
+    assert (error.line, error.message) == (LINE, "it is a folder: write dir after it")
+
+
+def test_a_file_that_is_no_text_at_all_has_one_error() -> None:
+    for data in (BASE.encode("utf-16"), b"", b"client\rremote a\r"):
+        assert [each.line for each in parse_profile(data).diagnostics] == [None]
+
+
+def test_a_line_that_cannot_be_read_names_its_directive() -> None:
+    for name, directive in (("verify-x509-name", "verify-x509-name"), ("--setenv", "setenv"), ("S3cretOfABlock", None)):
+        (error,) = read(f"{BASE}{name} {'x' * 257}\n").errors
+        assert (error.line, error.directive) == (LINE, directive)
+        assert "256 characters" in error.message
+
+
+@pytest.mark.parametrize(
+    ("lines", "warned"),
+    [
+        ("float\n", False),
+        ("float\nproto tcp\n", True),
+        ("float\nsocks-proxy 192.0.2.1\n", True),
+        ("float\nproto tcp\nremote 192.0.2.2 1194 udp\n", False),
+        ("proto tcp\n", False),
+    ],
+)
+def test_float_where_it_does_nothing(lines: str, warned: bool) -> None:
+    found = [(each.line, each.directive) for each in read(BASE + lines).warnings if each.directive == "float"]
+    assert found == ([(LINE, "float")] if warned else [])
+
+
+def test_an_asterisk_in_a_name_is_compared_as_it_is() -> None:
+    for line, warned in (("'*.example' name", True), ("'C=*' subject", False), ("www.example name", False)):
+        warnings = read(f"{BASE}verify-x509-name {line}\n").warnings
+        assert [each.directive for each in warnings] == (["verify-x509-name"] if warned else [])

@@ -217,3 +217,24 @@ def test_a_key_of_another_certificate_fails_the_check(tmp_path: Path) -> None:
     assert status == 2
     assert "cannot be used" in shown
     assert "the private key does not belong to the certificate" in shown
+
+
+BRIDGE = "proxy-obfs4 obfs4://192.0.2.9:443?cert=" + "A" * 70 + "&iat-mode=0"
+
+
+def test_what_an_obfs4_bridge_cannot_have() -> None:
+    profile = look(text("mark 5", "bind-dev lo", BRIDGE, "proto tcp"))
+    assert [(each.line, each.directive) for each in profile.errors] == [(LINE, "mark"), (LINE + 1, "bind-dev")]
+    with pytest.raises(ConfigError, match="bind-dev"):
+        profile.partial.validate(can_ask=True)
+
+
+def test_what_is_missing_is_no_contradiction() -> None:
+    """Rules on what must be there are the reader's, who knows what was only not found."""
+    lines = "client\nremote a\nremote-cert-tls server\nca no.pem\ncert no.crt\nkey no.key\ntls-crypt no.key\n"
+    assert look(lines).errors == ()
+
+
+def test_each_setting_of_tls_is_looked_at() -> None:
+    profile = look(text("tls-version-max 1.1", "tls-cipher NONSENSE", "tls-ciphersuites NONSENSE"))
+    assert [error.directive for error in profile.errors] == ["tls-version-max", "tls-cipher", "tls-ciphersuites"]
