@@ -40,7 +40,6 @@ from minivpn_trio.netstack.tcp.undo import Undo
 Defect = tuple[Callable[..., object], str, str]
 
 MACHINE: dict[str, Defect] = {
-    "a pacer that is due for ever": (TcpConnection.flush, "            sender.pacer.due = inf\n", "            pass\n"),
     "no persist timer": (Sender.take_segments, "            self.deadline = now + self.rto.value\n", ""),
     "the end before what comes before it": (Receiver._check_fin, "if self.fin == self.nxt and", "if self.fin and"),
     "an overlap appended whole": (Receiver.insert, "payload = payload[position - start :]", "pass"),
@@ -224,6 +223,7 @@ SCENARIOS: dict[str, Defect] = {
         "                self.congestion.handle_loss(in_flight, now)\n",
         "",
     ),
+    "a pacer that is due for ever": (TcpConnection.flush, "            sender.pacer.due = inf\n", "            pass\n"),
     "every probe is a loss": (Sender._judge_probe, "not self._tail_resent or duplicate or", "False and"),
     "lost retransmissions wait for the timer": (Scoreboard.detect_losses, "while resent:", "while False:"),
     "no reordering window": (Rack.tolerance, "return min(self._multiplier * min_rtt / 4, srtt)", "return 0.0"),

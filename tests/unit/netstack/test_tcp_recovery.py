@@ -486,3 +486,15 @@ def test_an_old_window_is_not_believed() -> None:
     assert window == 5000 << 7
     script.give(old)
     assert connection.sender.window == window
+
+
+def test_what_the_pacer_held_back_is_forgotten_when_nothing_is_left() -> None:
+    """Everything was acknowledged before its time: it comes, and is over."""
+    script, connection = settled()
+    assert connection.sender.una == connection.sender.nxt
+    connection.sender.pacer.due = script.now + 0.01
+    connection.flush(script.now)
+    script.now += 0.02
+    assert script.stack.next_timeout() is not None
+    script.stack.handle_timeout(script.now)
+    assert (timeout := script.stack.next_timeout()) is None or timeout > script.now
