@@ -6,7 +6,6 @@ once would wait for it. What differs between two segments of one layout are numb
 
 from __future__ import annotations
 
-from dataclasses import replace
 from struct import Struct
 
 from . import scapy_wire
@@ -64,7 +63,7 @@ class SegmentTemplates:
         )  # fmt: skip
         template = self._templates.get(layout)
         if template is None:
-            template = self._templates[layout] = _Template(scapy_wire.build_tcp(replace(segment)))
+            template = self._templates[layout] = _Template(scapy_wire.build_tcp(segment))
         packet = bytearray(template.packet)
         size = len(packet)
         if len(segment.src) == 4:

@@ -27,7 +27,7 @@ _SHORTEST_TRAIN, _LONGEST_TRAIN = 10, 44
 class Pacer:
     """Rates are bytes a second, sizes bytes, times seconds."""
 
-    __slots__ = ("_at", "_credit", "_depth", "due", "held_back", "rate")
+    __slots__ = ("_at", "_credit", "due", "held_back", "rate")
 
     def __init__(self) -> None:
         #: inf: no pacing.
@@ -38,7 +38,6 @@ class Pacer:
         #: a whole train at most. That queue is the bottleneck then, and paces by itself.
         self.held_back: bool = False
         self._credit = 0.0
-        self._depth = 0.0
         self._at = 0.0
 
     def set_window(self, window: int, slow_start: bool, srtt: float) -> None:
@@ -59,7 +58,7 @@ class Pacer:
         if rate == inf:
             self.held_back = False
             return _LONGEST_TRAIN
-        depth = self._depth = min(max(rate * _TRAIN_TIME, _SHORTEST_TRAIN * mss), _LONGEST_TRAIN * mss)
+        depth = min(max(rate * _TRAIN_TIME, _SHORTEST_TRAIN * mss), _LONGEST_TRAIN * mss)
         most = depth
         if self.held_back:
             most = _LONGEST_TRAIN * mss

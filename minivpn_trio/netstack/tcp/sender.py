@@ -496,12 +496,11 @@ class Sender:
         pacer = self.pacer
         congestion = self.congestion
         control = self._rate_control
-        if not self._settings.pacing:
-            pass
-        elif control is None:
-            pacer.set_window(congestion.window, congestion.window < congestion.threshold, self.rto.srtt)
-        else:
-            pacer.set_rate(control.pacing_rate)
+        if self._settings.pacing:
+            if control is None:
+                pacer.set_window(congestion.window, congestion.window < congestion.threshold, self.rto.srtt)
+            else:
+                pacer.set_rate(control.pacing_rate)
         limit = min(limit, pacer.allowance(self.mss, now))
         if not limit:
             return segments
