@@ -10,8 +10,9 @@ import trio
 from minivpn_trio import AuthFailed, Challenge, ChallengeKind, ConfigError, Credentials
 from minivpn_trio.config.ovpn import load_config
 from minivpn_trio.errors import AuthFailedTemporarily, HandshakeTimeout
-from minivpn_trio.events import AuthPending, Challenged, Warned
+from minivpn_trio.events import AuthPending, Challenged, DialStarted, Warned
 from tests.interop.exchanges import EventLog
+from tests.interop.lab.lab import OURS, Lab
 from tests.interop.lab.management import Management
 from tests.interop.lab.openvpn import PASSWORD, USERNAME
 from tests.interop.logins import ALICE, ASKS, answers, deciding, reaches, refused, tunnel
@@ -341,3 +342,33 @@ async def test_try_later(managed_server) -> None:
         async with tunnel(replace(config, connect_retry_max=2)) as dialer:
             assert await reaches(dialer)
     assert 2.9 < times[2] - times[1] < 6
+
+
+@pytest.mark.parametrize("advance", ["no", "addr", "remote"])
+async def test_where_to_try_later(lab: Lab, managed_server, advance: str) -> None:
+    """The server is in the profile under two addresses; its answer says which of them comes next."""
+    other = "10.77.1.8"
+    server = managed_server(transport="tcp")
+    config = load_config(server.profile_file(extra=ASKS), credentials=ALICE)
+    (remote,) = config.remotes
+    config = replace(config, remotes=(remote, replace(remote, host=other)), connect_retry_max=3)
+    log, requests = EventLog(), 0
+
+    async def decide(management: Management) -> None:
+        nonlocal requests
+        while True:
+            request = await management.next("CONNECT")
+            requests += 1
+            if requests == 1:
+                await management.deny(request, f"TEMP[backoff 1,advance {advance}]:busy")
+            else:
+                await management.admit(request)
+
+    lab.server_namespace.run("ip", "addr", "add", f"{other}/32", "dev", "ours")
+    try:
+        async with deciding(server, decide), tunnel(config, on_event=log) as dialer:
+            assert await reaches(dialer)
+    finally:
+        lab.server_namespace.run("ip", "addr", "del", f"{other}/32", "dev", "ours")
+    second = OURS["4"] if advance == "no" else other
+    assert [event.host for event in log.of(DialStarted)] == [OURS["4"], second]
