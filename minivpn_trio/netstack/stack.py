@@ -39,6 +39,7 @@ from . import scapy_wire
 from .fragments import FragmentTable, split
 from .icmp import IcmpEndpoint, Quote, answer_echo_untrusted, echo_reply, error_of, is_error, mtu_of, quote_untrusted
 from .icmp_errors import port_unreachable, protocol_unreachable, reassembly_time_exceeded, whole_packet
+from .inbound import Inbound
 from .memory import MemoryBudget
 from .numbering import Numbering
 from .packets import ACK, FIN, RST, SYN, Address, Fragment, IcmpMessage, IpPayload, TcpSegment, UdpDatagram
@@ -175,6 +176,7 @@ class Stack:
         #: Who has data to send and found no room in ``_output``, or others waiting for it.
         self._turns = Turns()
         self.memory: MemoryBudget = MemoryBudget(self.limits.tcp_memory, self._on_relief)
+        self.inbound: Inbound = Inbound()
         self._queued_datagrams = 0
         rate = self.limits.answers_per_second
         self._resets, self._errors = (_Allowance(rate, now) for _ in range(2))
@@ -883,6 +885,7 @@ class Stack:
         self.mtu = info.mtu
         self._mss = {4: info.mss_ipv4, 16: info.mss_ipv6}
         self._path_mtus.clear()
+        self.inbound.clear()
         self._sift_output(now)
         gone = os_error(errno.EADDRNOTAVAIL)
         for connection in list(self._connections.values()):

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+from ..inbound import Share
 from ..memory import FLOOR, FREE
 from ..packets import Address
 from ..wire import SEQUENCE_AT4, SEQUENCE_AT6, SegmentBuilder
@@ -66,6 +67,7 @@ class ControlBlock:
         "_path_refused",
         "_path_untested",
         "_settings",
+        "_share",
         "_snd_scale",
         "_soft_error",
         "_timestamps",
@@ -171,6 +173,7 @@ class ControlBlock:
             memory=self._memory,
             now=now,
         )
+        self._share = Share()
         self._acks = AckSchedule(delay=settings.delayed_ack, challenge_interval=settings.challenge_ack_interval)
         self._handshake_deadline = inf
         self._handshake_tries = 0

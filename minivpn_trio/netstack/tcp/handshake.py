@@ -35,6 +35,7 @@ class Handshake(Teardown):
         """Active open: SYN now, again after 1, 2, 4 ... s."""
         self.active = True
         self.state = TcpState.SYN_SENT
+        self.receiver.flight = self._network.inbound.begin(self._share, self.receiver.mss, now)
         self.sender.nxt = self.iss + 1
         self._try_handshake(now)
         self._arm()
@@ -42,6 +43,7 @@ class Handshake(Teardown):
     def accept(self, syn: TcpSegment, now: float) -> None:
         """Passive open: ``syn`` arrived for a listener. SYN-ACK now."""
         self.state = TcpState.SYN_RECEIVED
+        self.receiver.flight = self._network.inbound.begin(self._share, self.receiver.mss, now)
         self.sender.nxt = self.iss + 1
         self._take_syn(syn, now)
         self._try_handshake(now)
@@ -74,7 +76,7 @@ class Handshake(Teardown):
         """SYN, or SYN-ACK in SYN-RECEIVED."""
         answer = self.state is TcpState.SYN_RECEIVED
         segment = self._bare(self.iss & MASK, self.receiver.nxt & MASK if answer else 0, SYN | ACK if answer else SYN)
-        segment.window = min(self.receiver.capacity, 0xFFFF)
+        segment.window = self._first_window
         segment.mss = self.path_mss
         if not answer or self._snd_scale or self.receiver.scale:
             segment.window_scale = self.receiver.scale
@@ -85,11 +87,17 @@ class Handshake(Teardown):
         self._network.emit(self._model)
         self._handshake_sent_at = now
 
+    @property
+    def _first_window(self) -> int:
+        """What a SYN offers: its field is not scaled (RFC 7323, 2.2)."""
+        return min(self.receiver.capacity, self.receiver.flight, 0xFFFF)
+
     def _take_syn(self, syn: TcpSegment, now: float) -> None:
         """Take the peer's initial number and options over."""
         receiver, sender = self.receiver, self.sender
         receiver.nxt = syn.seq + 1
-        receiver.edge = receiver.nxt + min(receiver.capacity, 0xFFFF)
+        receiver.edge = receiver.nxt + self._first_window
+        self._share.heard = receiver.nxt
         self._acks.last = receiver.nxt
         if syn.window_scale is None:
             receiver.scale = 0

@@ -6,6 +6,7 @@ import os
 from typing import Protocol, TypeVar
 
 from ...errors import DropReason
+from ..inbound import Inbound
 from ..memory import MemoryBudget
 from ..packets import TcpSegment
 
@@ -25,6 +26,8 @@ class Network(Protocol[Connection_contra]):
 
     #: What all connections hold together.
     memory: MemoryBudget
+    #: How much may be under way to all of them.
+    inbound: Inbound
 
     def emit(self, packet: bytes) -> bool:
         """Queue a packet; False: dropped, there is no room."""

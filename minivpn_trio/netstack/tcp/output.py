@@ -29,7 +29,12 @@ class Output(ControlBlock):
             self._account()
             self._arm()
             return
-        sender = self.sender
+        sender, receiver, share = self.sender, self.receiver, self._share
+        if receiver.nxt != share.heard or not share.pool:
+            # The window is what may be under way, but for what is on the way; a scaled field has not every value.
+            receiver.flight = (1 << receiver.scale) + self._network.inbound.limit(
+                share, receiver.nxt, receiver.mss, self.remote[0], sender.rto.min_rtt, now
+            )
         if sender.pacer.due <= now:
             # Set again below if something is still held back. Perhaps there is nothing left to hold.
             sender.pacer.due = inf
@@ -44,7 +49,7 @@ class Output(ControlBlock):
         if sender.nxt - sender.una > self.send_capacity >> 2:
             self._grow_send_buffer()
         self._account()
-        if self._acks.decide(self.receiver.mss, now):
+        if self._acks.decide(receiver.mss, now):
             self._send_ack(now)
         self._arm()
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 
+from ..inbound import UNLIMITED
 from ..memory import FLOOR, FREE, MemoryBudget
 from ..sequence import Position
 
@@ -49,6 +50,7 @@ class Receiver:
         "edge",
         "fin",
         "finished",
+        "flight",
         "mss",
         "nxt",
         "queued",
@@ -72,6 +74,8 @@ class Receiver:
         self.edge: Position = nxt
         self.capacity: int = capacity
         self.capacity_max: int = capacity_max
+        #: How far the edge may be ahead of ``nxt``, whatever room there is (inbound.py).
+        self.flight: int = UNLIMITED
         self.scale: int = scale
         self.mss: int = mss
         self.chunks: deque[bytes] = deque()
@@ -274,7 +278,7 @@ class Receiver:
         """Where the right edge of the window might be."""
         base = self.nxt - self.queued
         if self._memory.level == FREE:
-            return base + self.capacity
+            return min(base + self.capacity, self.nxt + self.flight)
         return max(self.edge, base + min(self.capacity, FLOOR))
 
     def take_window(self) -> int:
