@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from tcp_world import Link, Transfer, World
 
-from minivpn_trio.netstack import stack as stack_module
+from minivpn_trio.netstack.numbering import Numbering
 from minivpn_trio.netstack.tcp.connection import TcpConnection, TcpState
 from minivpn_trio.netstack.tcp.settings import TcpSettings
 
@@ -114,7 +114,7 @@ def test_byte_by_byte_reader_gets_no_silly_segments() -> None:
 
 @pytest.mark.parametrize("back", [1, 100, 500_000, 2**31])
 def test_sequence_numbers_wrap(monkeypatch: pytest.MonkeyPatch, back: int) -> None:
-    monkeypatch.setattr(stack_module.Numbering, "initial_sequence", lambda *args: 2**32 - back)
+    monkeypatch.setattr(Numbering, "initial_sequence", lambda *args: 2**32 - back)
     world = World(seed=9, up=Link(loss=0.01), down=Link(loss=0.01))
     both_ways(world)
 
