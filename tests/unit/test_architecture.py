@@ -20,11 +20,11 @@ ROOT = PACKAGE.parent
 STAGES = (
     "networkio", "packetmuxer", "reliable", "controlchannel", "tlssession", "datachannel", "tun", "netstack",
 )  # fmt: skip
-#: Files of a stage whose subject is I/O: they and the workers may know Trio, clocks and sockets.
+#: Files and folders of a stage whose subject is I/O: they and the workers may know Trio, clocks and sockets.
 IO_FILES = {
     "networkio/transports.py", "networkio/floating.py", "networkio/dial.py", "networkio/proxies.py",
     "networkio/obfs4.py",
-    "netstack/sockets.py", "netstack/resolver.py", "netstack/dns_client.py", "tun/linux.py",
+    "netstack/sockets/", "netstack/resolver.py", "netstack/dns_client.py", "tun/linux.py",
 }  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -40,7 +40,7 @@ def tree(path: Path) -> ast.Module:
 def is_core(path: Path) -> bool:
     """A module of a stage that must run without Trio, clock or randomness of its own."""
     name = relative(path)
-    return name.split("/")[0] in STAGES and path.name != "worker.py" and name not in IO_FILES
+    return name.split("/")[0] in STAGES and path.name != "worker.py" and not name.startswith(tuple(IO_FILES))
 
 
 def imported(module: ast.Module) -> set[str]:
