@@ -12,7 +12,9 @@ the windows are what the readers make them.
 
 from __future__ import annotations
 
-from .packets import Address
+from math import inf
+
+from .paths import Path
 from .sequence import Position
 
 __all__ = ["UNLIMITED", "Inbound", "Share"]
@@ -24,31 +26,27 @@ _TOGETHER, _LEAST, _MOST_LEAST, _LEAST_TOGETHER = 128, 3, 4, 400
 _RATE = 2e8
 #: Seconds for which what comes is counted.
 _ROUND = 0.05
-#: Round trips remembered, the shortest of each host, and for how long, seconds.
-_MOST_HOSTS, _RTT_AGE = 1024, 600.0
 UNLIMITED = 1 << 40
 
 
 class Share:
     """What one connection gets, and what it got. Sizes are bytes."""
 
-    __slots__ = ("before", "heard", "now", "pool", "round")
+    __slots__ = ("before", "heard", "now", "round")
 
     def __init__(self) -> None:
         #: The position up to which arrivals were counted.
         self.heard: Position = 0
-        #: The round in which something came last, how much came in it, and before; that counts half a round later.
+        #: The round in which something came last, how much came in it, and before, halved with each round.
         self.round: int = -1
         self.now: int = 0
         self.before: int = 0
-        #: What there is to divide, as far as this connection's path is concerned; 0: it was not asked for yet.
-        self.pool: int = 0
 
 
 class Inbound:
     """The shares of all connections of a stack. Times are seconds of one monotonic clock."""
 
-    __slots__ = ("_active", "_active_before", "_bytes", "_bytes_before", "_ends_at", "_round", "_rtts")
+    __slots__ = ("_active", "_active_before", "_bytes", "_bytes_before", "_ends_at", "_round")
 
     def __init__(self) -> None:
         self._round = 0
@@ -56,7 +54,6 @@ class Inbound:
         #: To how many connections something came, in this round and in the last one, and how much.
         self._active = self._active_before = 0
         self._bytes = self._bytes_before = 0
-        self._rtts: dict[Address, tuple[float, float]] = {}
 
     def begin(self, share: Share, mss: int, now: float) -> int:
         """How much may be under way to a connection whose handshake begins, until ``limit`` says more; bytes. Whoever
@@ -67,36 +64,32 @@ class Inbound:
         share.round = self._round
         return max(_TOGETHER * mss // self._active, self._least(mss))
 
-    def limit(self, share: Share, nxt: Position, mss: int, remote: Address, rtt: float, now: float) -> int:
-        """How much may be under way to the connection of ``share`` beyond ``nxt``, the next position expected; bytes.
-        ``rtt`` is the shortest round trip to ``remote`` that it has seen, 0.0 if none."""
+    def limit(self, share: Share, nxt: Position, mss: int, path: Path, now: float) -> int:
+        """How much may be under way on ``path`` to the connection of ``share``, beyond ``nxt``, the next position
+        expected; bytes."""
         if now >= self._ends_at:
             self._turn(now)
         if share.round != self._round:
             share.before = max(share.now, share.before // 2) >> min(self._round - share.round - 1, 32)
-            share.now = share.pool = 0
+            share.now = 0
             share.round = self._round
             self._active += 1
-        if not share.pool:
-            base = self._shortest(remote, rtt, now)
-            share.pool = max(_TOGETHER * mss, int(_RATE * base)) if base else UNLIMITED
         arrived = nxt - share.heard
         share.heard = nxt
         share.now += arrived
         self._bytes += arrived
+        if path.rtt == inf:
+            return UNLIMITED
+        pool = max(_TOGETHER * mss, int(_RATE * path.rtt))
         lately = max(share.before, share.now)
         return max(
             self._least(mss),
-            share.pool // max(self._active, self._active_before),
-            share.pool * lately // max(self._bytes_before, self._bytes, lately, 1),
+            pool // max(self._active, self._active_before),
+            pool * lately // max(self._bytes_before, self._bytes, lately, 1),
         )
 
     def _least(self, mss: int) -> int:
         return min(max(_LEAST_TOGETHER // max(self._active, self._active_before), _LEAST), _MOST_LEAST) * mss
-
-    def clear(self) -> None:
-        """Forget the paths: they may be others now."""
-        self._rtts.clear()
 
     def _turn(self, now: float) -> None:
         """Begin a round."""
@@ -105,15 +98,3 @@ class Inbound:
         self._active = self._bytes = 0
         self._round += 2 if late else 1
         self._ends_at = now + _ROUND
-
-    def _shortest(self, remote: Address, rtt: float, now: float) -> float:
-        """The shortest round trip to ``remote``, 0.0 if none is known."""
-        known = self._rtts.get(remote)
-        if known is not None and known[1] > now and not 0 < rtt < known[0]:
-            return known[0]
-        if rtt:
-            self._rtts.pop(remote, None)
-            if len(self._rtts) >= _MOST_HOSTS:
-                del self._rtts[next(iter(self._rtts))]
-            self._rtts[remote] = (rtt, now + _RTT_AGE)
-        return rtt

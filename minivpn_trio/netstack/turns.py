@@ -52,6 +52,10 @@ class Turns:
         self._served = None
         return True
 
+    def serving(self, waiter: Waiter) -> bool:
+        """Whether it is ``waiter``'s turn, which goes on."""
+        return self._served is waiter
+
     def serve(self, now: float, few: bool, flush: Callable[[Waiter, float], None]) -> None:
         """Let the first in line send, by ``flush``: of the line of the ``few`` if so and if there is one."""
         line = self._few if self._few and (few or not self._many) else self._many

@@ -56,11 +56,17 @@ class Output(Connections):
         return len(self._output) + len(self._looped)
 
     def room(self, connection: TcpConnection) -> int:
-        """How many packets of data may be queued, as one train; if none, or if others wait for room, it waits its
-        turn, and is flushed again then."""
+        """How many packets of data may be queued, as one train; if none, or if others wait for room, here or on the way
+        to the same host, it waits its turn, and is flushed again then."""
         room = self.limits.output_data - len(self._output) - len(self._looped)
-        turns = self._turns
-        sender = connection.sender
+        turns, path, sender = self._turns, connection.path, connection.sender
+        if path.flying > connection.flying and not turns.serving(connection):
+            left, its_turn = path.room(sender.mss), path.waiting.take(connection)
+            if not left or (path.waiting and not its_turn):
+                self.paths.join(path, connection, sender.mss, few=sender.buffered <= 2 * sender.mss)
+                return 0
+            sender.pacer.held_back |= its_turn
+            room = min(room, left)
         if room > 0:
             if turns.take(connection):
                 sender.pacer.held_back = True
@@ -104,6 +110,8 @@ class Output(Connections):
         active, self._active = self._active, {}
         for connection in active:
             self._flush(connection, now)
+        if self.paths.due:
+            self.paths.serve(now, self._flush)
         if self._turns:
             self._serve(now)
         for connection in active:

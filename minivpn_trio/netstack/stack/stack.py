@@ -31,7 +31,7 @@ class Stack(Input):
 
     def next_timeout(self) -> float | None:
         """When ``handle_timeout`` is due; None: not before something happens."""
-        if self._looped or self.memory.relief_due or self._broken:
+        if self._looped or self.memory.relief_due or self.paths.due or self._broken:
             return self._now
         earliest = self._timers.next_timeout()
         for other in (self._time_wait.next_timeout(), self._fragments.next_timeout()):
@@ -81,7 +81,7 @@ class Stack(Input):
         self.mtu = info.mtu
         self._mss = {4: info.mss_ipv4, 16: info.mss_ipv6}
         self._path_mtus.clear()
-        self.inbound.clear()
+        self.paths.clear()
         self._sift_output(now)
         gone = os_error(errno.EADDRNOTAVAIL)
         for connection in list(self._connections.values()):

@@ -14,6 +14,7 @@ from ..inbound import Inbound
 from ..memory import MemoryBudget
 from ..numbering import Numbering
 from ..packets import Address
+from ..paths import Path, Paths
 from ..pmtu import PathMtus
 from ..tcp.connection import TcpConnection
 from ..tcp.listener import TcpListener
@@ -86,6 +87,7 @@ class StackState:
         self._turns = Turns()
         self.memory: MemoryBudget = MemoryBudget(self.limits.tcp_memory, self._on_relief)
         self.inbound: Inbound = Inbound()
+        self.paths: Paths = Paths()
         self._queued_datagrams = 0
         rate = self.limits.answers_per_second
         self._resets, self._errors = (Allowance(rate, now) for _ in range(2))
@@ -93,6 +95,10 @@ class StackState:
 
         self._packets_in = self._packets_out = self._slow = 0
         self._retransmissions = self._tail_probes = self._timeouts = 0
+
+    def path_to(self, remote: Address) -> Path:
+        """What connections to ``remote`` share."""
+        return self.paths.to(remote, self._now)
 
     def _on_relief(self) -> None:
         """There is memory again. Who waited for it is told at the next ``handle_timeout``, which is due at once."""

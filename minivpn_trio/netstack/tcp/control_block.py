@@ -22,6 +22,7 @@ from typing import Any
 from ..inbound import Share
 from ..memory import FLOOR, FREE
 from ..packets import Address
+from ..paths import Path
 from ..wire import SEQUENCE_AT4, SEQUENCE_AT6, SegmentBuilder
 from .acknowledgement import AckSchedule
 from .congestion import ALGORITHMS
@@ -78,12 +79,14 @@ class ControlBlock:
         "congestion_name",
         "deadline",
         "error",
+        "flying",
         "inbox",
         "iss",
         "keepalive",
         "key",
         "local",
         "on_change",
+        "path",
         "path_mss",
         "receiver",
         "remote",
@@ -108,6 +111,9 @@ class ControlBlock:
         #: The stack's budget, and what of it is ours.
         self._memory = network.memory
         self._held = 0
+        #: What connections to this host share, and what of it is in flight here, bytes.
+        self.path: Path = network.path_to(remote[0])
+        self.flying: int = 0
         #: (address, port) of both ends.
         self.local: tuple[Address, int] = local
         self.remote: tuple[Address, int] = remote
@@ -250,11 +256,18 @@ class ControlBlock:
             self._acks.due = True
 
     def _account(self) -> None:
-        """Tell the budget what is held now."""
-        receiver, sender = self.receiver, self.sender
+        """Tell the budget what is held now, and the path what is in flight."""
+        receiver, sender, path = self.receiver, self.sender, self.path
         held = receiver.queued + receiver.early + sender.buffered
+        flying, rtt = 0, sender.rto.min_rtt
         if self.state is not TcpState.CLOSED:
             held += sender.nxt - sender.una
+            flying = sender.board.pipe
+        if 0 < rtt < path.rtt:
+            path.rtt = rtt
+        if flying != self.flying:
+            change, self.flying = flying - self.flying, flying
+            self._network.paths.change(path, change)
         if held != self._held:
             change, self._held = held - self._held, held
             self._memory.change(change)

@@ -97,7 +97,8 @@ class Handshake(Teardown):
         receiver, sender = self.receiver, self.sender
         receiver.nxt = syn.seq + 1
         receiver.edge = receiver.nxt + self._first_window
-        self._share.heard = receiver.nxt
+        # The SYN counts: so there is something new to say at the end of the handshake.
+        self._share.heard = syn.seq
         self._acks.last = receiver.nxt
         if syn.window_scale is None:
             receiver.scale = 0
@@ -120,6 +121,7 @@ class Handshake(Teardown):
         sender = self.sender
         if self._handshake_tries == 1 and self._handshake_repeated_at == -inf:
             sender.rto.sample(now - self._handshake_sent_at)
+            self.path.rtt = min(self.path.rtt, sender.rto.min_rtt)
         sender.una = self.iss + 1
         self.state = TcpState.FIN_WAIT_1 if sender.fin else TcpState.ESTABLISHED
         self._handshake_deadline = inf

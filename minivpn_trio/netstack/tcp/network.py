@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 from ...errors import DropReason
 from ..inbound import Inbound
 from ..memory import MemoryBudget
-from ..packets import TcpSegment
+from ..packets import Address, TcpSegment
+from ..paths import Path, Paths
 
 __all__ = ["Network", "os_error"]
 
@@ -28,6 +29,8 @@ class Network(Protocol[Connection_contra]):
     memory: MemoryBudget
     #: How much may be under way to all of them.
     inbound: Inbound
+    #: What those to the same host share.
+    paths: Paths
 
     def emit(self, packet: bytes) -> bool:
         """Queue a packet; False: dropped, there is no room."""
@@ -35,6 +38,10 @@ class Network(Protocol[Connection_contra]):
 
     def emit_train(self, packets: list[bytes]) -> None:
         """Queue packets for which ``room`` said that there is room."""
+        ...
+
+    def path_to(self, remote: Address) -> Path:
+        """What connections to ``remote`` share."""
         ...
 
     def room(self, connection: Connection_contra) -> int:
@@ -81,4 +88,3 @@ class Network(Protocol[Connection_contra]):
     def link_mss(self, connection: Connection_contra) -> int:
         """The largest payload, before options, that the link takes, whatever is known of the path."""
         ...
-

@@ -30,10 +30,10 @@ class Output(ControlBlock):
             self._arm()
             return
         sender, receiver, share = self.sender, self.receiver, self._share
-        if receiver.nxt != share.heard or not share.pool:
-            # The window is what may be under way, but for what is on the way; a scaled field has not every value.
+        if receiver.nxt != share.heard:
+            # A scaled field has not every value.
             receiver.flight = (1 << receiver.scale) + self._network.inbound.limit(
-                share, receiver.nxt, receiver.mss, self.remote[0], sender.rto.min_rtt, now
+                share, receiver.nxt, receiver.mss, self.path, now
             )
         if sender.pacer.due <= now:
             # Set again below if something is still held back. Perhaps there is nothing left to hold.
@@ -46,6 +46,7 @@ class Output(ControlBlock):
             if not segments:
                 break
             self._send_segments(segments, now)
+            self._account()
         if sender.nxt - sender.una > self.send_capacity >> 2:
             self._grow_send_buffer()
         self._account()

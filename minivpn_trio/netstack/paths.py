@@ -1,0 +1,110 @@
+"""What connections to one host share: how short the way there is, and how much of theirs is under way on it.
+
+The server's socket holds some ninety datagrams by default (``net.core.rmem_default``). A sender by itself finds out by
+its congestion control. Several that begin at once overflow that queue however each behaves, with ten segments to
+begin with (RFC 6928) and one or four at least; and where each has little to say, what is lost is its end, which
+costs a timeout. So together they have no more in flight than that queue and the path hold, and whoever finds no
+room waits for his turn (turns.py). RFC 9040 and RFC 3124 have the idea; here the queue is what is known beforehand.
+
+On a path of some length that is more than all of them can fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from .packets import Address
+from .turns import Turns, Waiter
+
+__all__ = ["Path", "Paths"]
+
+#: Segments that the queue at the server holds, and bytes a second that a fast path carries, the same as
+#: ``TcpSettings.initial_ssthresh_segments`` and ``initial_ssthresh_rate`` say for one connection.
+_QUEUE = 90
+_RATE = 1.25e8
+#: A turn comes when so many segments may leave: one by one each would cost a system call.
+_LEAST = 10
+#: Turns in a row for those with little to say.
+_FEW = 8
+#: Hosts remembered, and for how long, seconds.
+_MOST_HOSTS, _AGE = 1024, 600.0
+
+
+class Path:
+    """The way to one host. Sizes are bytes, times seconds."""
+
+    __slots__ = ("flying", "mss", "rtt", "waiting")
+
+    def __init__(self) -> None:
+        #: The shortest round trip that any connection has seen; inf: none yet.
+        self.rtt: float = inf
+        #: What all have in flight.
+        self.flying: int = 0
+        #: Who waits for others' data to arrive; and segments as the last of them cuts them.
+        self.waiting: Turns = Turns()
+        self.mss: int = 1
+
+    def room(self, mss: int) -> int:
+        """How many segments of ``mss`` may leave now, if that is enough for a turn; else 0."""
+        if self.rtt == inf:
+            return 1 << 20
+        room = (max(_QUEUE * mss, int(_RATE * self.rtt)) - self.flying) // mss
+        return room if room >= _LEAST else 0
+
+
+class Paths:
+    """The paths of a stack by host. Bounded: the oldest goes first; those who use it go on doing so."""
+
+    __slots__ = ("_held", "_known", "due")
+
+    def __init__(self) -> None:
+        #: Somebody who waits may send, and ``serve`` is to be called.
+        self.due: bool = False
+        self._known: dict[Address, tuple[Path, float]] = {}
+        #: Where somebody waits.
+        self._held: dict[Path, None] = {}
+
+    def to(self, remote: Address, now: float) -> Path:
+        """The path to ``remote``. What is known of its length is forgotten after ten minutes: routes change."""
+        known = self._known.get(remote)
+        if known is not None:
+            path, expires = known
+            if now < expires:
+                return path
+            del self._known[remote]
+        elif len(self._known) >= _MOST_HOSTS:
+            del self._known[next(iter(self._known))]
+        path = Path()
+        self._known[remote] = (path, now + _AGE)
+        return path
+
+    def change(self, path: Path, size: int) -> None:
+        """``size`` bytes more are in flight, or fewer."""
+        path.flying += size
+        if size < 0 and path.waiting and path.room(path.mss):
+            self.due = True
+
+    def join(self, path: Path, waiter: Waiter, mss: int, few: bool) -> None:
+        """Have ``waiter`` wait for its turn."""
+        path.mss = mss
+        path.waiting.join(waiter, few)
+        self._held[path] = None
+
+    def serve(self, now: float, flush: Callable[[Waiter, float], None]) -> None:
+        """Let those send that may now, each once at most."""
+        self.due = False
+        for path in list(self._held):
+            waiting = path.waiting
+            for _ in range(len(waiting)):
+                # Whoever leaves takes a place in the line with him.
+                if not waiting or not path.room(path.mss):
+                    break
+                waiting.serve(now, few=waiting.few_in_a_row < _FEW, flush=flush)
+            if not waiting:
+                del self._held[path]
+
+    def clear(self) -> None:
+        """The tunnel is another one: nothing is known of the paths behind it. What is in flight goes on counting."""
+        for path, _ in self._known.values():
+            path.rtt = inf

@@ -1,0 +1,104 @@
+"""What connections to one host share."""
+
+from __future__ import annotations
+
+from math import inf
+
+from minivpn_trio.netstack.paths import Paths
+
+HOST = bytes((10, 0, 0, 1))
+MSS = 1400
+
+
+class Waiting:
+    """Somebody who sends ``size`` bytes when his turn comes."""
+
+    def __init__(self, paths: Paths, size: int) -> None:
+        self.paths, self.size = paths, size
+        self.turns = 0
+
+    def flush(self, now: float) -> None:
+        self.turns += 1
+        self.paths.change(self.paths.to(HOST, now), self.size)
+
+
+def test_the_room_is_what_the_queue_holds_or_the_path() -> None:
+    path = Paths().to(HOST, 1.0)
+    assert path.room(MSS) > 10_000
+    path.rtt = 0.0003
+    assert path.room(MSS) == 90
+    path.rtt = 0.02
+    assert path.room(MSS) == 2_500_000 // MSS
+
+
+def test_little_room_is_none() -> None:
+    paths = Paths()
+    path = paths.to(HOST, 1.0)
+    path.rtt = 0.0003
+    paths.change(path, 80 * MSS)
+    assert path.room(MSS) == 10
+    paths.change(path, 1)
+    assert path.room(MSS) == 0
+
+
+def test_turns_come_when_something_arrived_and_each_once() -> None:
+    paths = Paths()
+    path = paths.to(HOST, 1.0)
+    path.rtt = 0.0003
+    paths.change(path, 90 * MSS)
+    waiters = [Waiting(paths, 15 * MSS) for _ in range(5)]
+    for waiter in waiters:
+        paths.join(path, waiter, MSS, few=False)
+    paths.change(path, -5 * MSS)
+    assert not paths.due
+    paths.change(path, -30 * MSS)
+    assert paths.due
+    paths.serve(1.0, lambda waiter, now: waiter.flush(now))
+    assert [waiter.turns for waiter in waiters] == [1, 1, 0, 0, 0]
+    assert not paths.due
+    paths.change(path, -path.flying)
+    paths.serve(1.0, lambda waiter, now: waiter.flush(now))
+    assert [waiter.turns for waiter in waiters] == [1, 1, 1, 1, 1]
+    paths.change(path, -path.flying)
+    assert not paths.due
+
+
+def test_those_with_little_to_say_come_first_but_not_for_ever() -> None:
+    paths = Paths()
+    path = paths.to(HOST, 1.0)
+    path.rtt = 0.0003
+    many = Waiting(paths, MSS)
+    paths.join(path, many, MSS, few=False)
+    small = [Waiting(paths, MSS) for _ in range(20)]
+    for waiter in small:
+        paths.join(path, waiter, MSS, few=True)
+    order: list[object] = []
+    paths.serve(1.0, lambda waiter, now: order.append(waiter))
+    assert order[:8] == small[:8]
+    assert order[8] is many
+
+
+def test_the_same_host_the_same_path_for_a_while() -> None:
+    paths = Paths()
+    path = paths.to(HOST, 1.0)
+    assert paths.to(HOST, 600.0) is path
+    assert paths.to(HOST, 602.0) is not path
+
+
+def test_hosts_are_forgotten_rather_than_piled_up() -> None:
+    paths = Paths()
+    first = paths.to(HOST, 1.0)
+    for number in range(5000):
+        paths.to(number.to_bytes(4, "big"), 1.0)
+    assert len(paths._known) == 1024
+    assert paths.to(HOST, 1.0) is not first
+
+
+def test_another_tunnel_has_other_paths() -> None:
+    paths = Paths()
+    path = paths.to(HOST, 1.0)
+    path.rtt = 0.0003
+    paths.change(path, 1000)
+    paths.clear()
+    assert path.rtt == inf
+    assert path.flying == 1000
