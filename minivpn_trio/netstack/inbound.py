@@ -22,8 +22,9 @@ __all__ = ["UNLIMITED", "Inbound", "Share"]
 #: Segments under way to all connections together, a queue shorter than any server's by default; and to each at least
 #: so many, by how many there are. Two would wait for a delayed acknowledgement where a peer sends short ones.
 _TOGETHER, _LEAST, _MOST_LEAST, _LEAST_TOGETHER = 128, 3, 4, 400
-#: Bytes a second: what a path may carry at most without being limited by this.
-_RATE = 2e8
+#: Bytes a second that a path may carry without being limited by this, twice what this stack can take: round trips
+#: grow for other reasons than queues, too.
+_RATE = 2.5e8
 #: Seconds for which what comes is counted.
 _ROUND = 0.05
 UNLIMITED = 1 << 40

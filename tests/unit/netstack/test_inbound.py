@@ -36,7 +36,7 @@ def test_one_connection_on_a_short_path_has_all_of_it() -> None:
 def test_a_long_path_holds_more() -> None:
     inbound = Inbound()
     share = opened(inbound, 1.0)
-    assert inbound.limit(share, 1000, MSS, LONG, 1.0) == 20_000_000
+    assert inbound.limit(share, 1000, MSS, LONG, 1.0) == 25_000_000
 
 
 def test_nothing_is_known_of_the_path() -> None:
@@ -78,7 +78,7 @@ def test_a_pause_is_no_reason_to_begin_anew() -> None:
     inbound.limit(bulk, 2_001_000, MSS, LONG, 1.0)
     for number in range(1, 10):
         inbound.limit(small, small.heard + 100, MSS, LONG, 1.0 + number / 50)
-    assert inbound.limit(bulk, 2_001_000, MSS, LONG, 1.2) > 19_000_000
+    assert inbound.limit(bulk, 2_001_000, MSS, LONG, 1.2) > 24_000_000
 
 
 @given(
@@ -102,4 +102,4 @@ def test_whatever_comes_everybody_may_be_sent_a_little_and_nobody_more_than_ther
         now += pause
         share = shares[number]
         limit = inbound.limit(share, share.heard + size, MSS, way, now)
-        assert 3 * MSS <= limit <= (UNLIMITED if way is UNKNOWN else max(128 * MSS, int(2e8 * way.rtt)))
+        assert 3 * MSS <= limit <= (UNLIMITED if way is UNKNOWN else max(128 * MSS, int(2.5e8 * way.rtt)))
