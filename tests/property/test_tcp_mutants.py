@@ -175,8 +175,8 @@ SCENARIOS: dict[str, Defect] = {
     "a FIN alone needs room": (TcpConnection._acceptable, "if seq == end - bool(flags & FIN):", "if seq == end:"),
     "an answer with a closed window is no answer": (
         Sender._update_window,
-        "self._timer is _Timer.PERSIST or not (window and self.window)",
-        "self._timer is _Timer.PERSIST",
+        "self._timer is Timer.PERSIST or not (window and self.window)",
+        "self._timer is Timer.PERSIST",
     ),
     "an opened window waits for the timer": (Sender.handle_ack, "if opened and self.una < self.nxt:", "if False:"),
     "an orphan lives for ever": (
