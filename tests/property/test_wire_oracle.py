@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from minivpn_trio.errors import DropReason, ProtocolError
 from minivpn_trio.netstack import scapy_wire, wire
-from minivpn_trio.netstack.packets import ACK, FIN, PSH, SYN, Fragment, IcmpMessage, TcpSegment, UdpDatagram
+from minivpn_trio.netstack.packets import ACK, FIN, PSH, SYN, Fragment, IcmpMessage, IpPayload, TcpSegment, UdpDatagram
+from minivpn_trio.netstack.scapy_wire.headers import checksum, pseudo_header
 from minivpn_trio.netstack.tcp.options import TIMESTAMP_PREFIX, parse_options_untrusted, sack_option
 
 A4, B4 = bytes([10, 8, 0, 6]), bytes([10, 8, 0, 1])
@@ -189,9 +190,9 @@ def test_both_paths_read_any_options_alike(segment: TcpSegment, options: bytes) 
 
 
 def _with_checksum(segment: TcpSegment, tcp: bytes) -> Any:
-    pseudo = scapy_wire._pseudo_header(segment.src, segment.dst, 6, len(tcp))
-    tcp = tcp[:16] + scapy_wire._checksum(pseudo + tcp).to_bytes(2, "big") + tcp[18:]
-    return scapy_wire.IpPayload(segment.src, segment.dst, 6, tcp)
+    pseudo = pseudo_header(segment.src, segment.dst, 6, len(tcp))
+    tcp = tcp[:16] + checksum(pseudo + tcp).to_bytes(2, "big") + tcp[18:]
+    return IpPayload(segment.src, segment.dst, 6, tcp)
 
 
 @given(st.lists(payloads, min_size=1, max_size=6), st.booleans(), st.data())
@@ -252,13 +253,13 @@ def _repaired(packet: bytes) -> bytes:
     if not 20 <= size <= len(packet) or not size <= total <= len(packet):
         return packet
     head = packet[:10] + b"\0\0" + packet[12:size]
-    head = head[:10] + scapy_wire._checksum(head).to_bytes(2, "big") + head[12:]
+    head = head[:10] + checksum(head).to_bytes(2, "big") + head[12:]
     body = packet[size:total]
     at = {6: 16, 17: 6, 1: 2}.get(packet[9])
     if at is not None and len(body) >= at + 2:
         body = body[:at] + b"\0\0" + body[at + 2 :]
         pseudo = b"" if packet[9] == 1 else packet[12:20] + bytes((0, packet[9])) + len(body).to_bytes(2, "big")
-        body = body[:at] + scapy_wire._checksum(pseudo + body).to_bytes(2, "big") + body[at + 2 :]
+        body = body[:at] + checksum(pseudo + body).to_bytes(2, "big") + body[at + 2 :]
     return head + body
 
 
