@@ -27,6 +27,8 @@ class Stack(Input):
     datagram whole (None: only the MTU limits). Times are seconds of one monotonic clock.
     """
 
+    mtu: int
+
     # --- time ---
 
     def next_timeout(self) -> float | None:
