@@ -134,6 +134,7 @@ class TunDialer:
                 nursery.start_soon(self._move_down)
                 task_status.started()
         finally:
+            self._resolver.close()
             self._pump.fail()
 
     async def _move_up(self, scope: trio.CancelScope) -> None:
@@ -148,6 +149,7 @@ class TunDialer:
 
         What a kernel does for a program that exited, this does for one that leaves the tunnel's block.
         """
+        self._resolver.close()
         with trio.move_on_after(LINGER):
             while self.stack.undelivered:  # noqa: ASYNC110  nobody rings when the last byte is acknowledged
                 await trio.sleep(LINGER_STEP)
@@ -161,6 +163,7 @@ class TunDialer:
         if not set(before) <= set(self._addresses):
             self._pump.fail()
         self._pump.run(self.stack.reconfigure, info, trio.current_time())
+        self._resolver.forget_streams()
 
     @property
     def tunnel_info(self) -> TunnelInfo:

@@ -3,7 +3,8 @@
 dnspython makes and reads the messages; the sockets are ``TunSocket``. A server is asked over UDP with EDNS (1232
 bytes), from a fresh random port and with a random id; over TCP when the answer was truncated, and when nobody
 answered over UDP. A server of DNS over TLS is asked over nothing else, and its certificate is held against the
-CAs of the system; ``SSL_CERT_FILE`` names others, as for all programs that use OpenSSL.
+CAs of the system; ``SSL_CERT_FILE`` names others, as for all programs that use OpenSSL. Connections to it are kept
+between questions: dns_streams.py.
 
 Letters of a question are not mixed in case to make it harder to guess ("0x20"): it travels inside the
 tunnel's encryption, with a random port and id, and some servers do not give the letters back.
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..packet.ids import RandomBytes
+from .dns_streams import TlsStream, TlsStreams
 from .name_servers import NameServer
 from .sockets import TunSocket
 
@@ -67,7 +69,7 @@ class DNSClient:
     def __init__(self, open_socket: Callable[[int, int], TunSocket], rng: RandomBytes) -> None:
         self._open_socket = open_socket
         self._rng = rng
-        self._tls: ssl.SSLContext | None = None
+        self._streams = TlsStreams(open_socket)
 
     async def ask(
         self, servers: Sequence[NameServer], name: dns.name.Name, kind: dns.rdatatype.RdataType
@@ -79,7 +81,7 @@ class DNSClient:
             for server in servers:
                 try:
                     if server.tls_name is not None:
-                        return await self._ask_tls(server, self._query(name, kind), server.tls_name)
+                        return await self._ask_tls(server, self._query(name, kind))
                     return await self._ask_plainly(server, name, kind, patience)
                 except _NoAnswer as exc:
                     if exc.args and patience == _UDP_TIMEOUTS[0]:
@@ -90,6 +92,14 @@ class DNSClient:
                 if server.tls_name is None:
                     return await self._ask_tcp(server, self._query(name, kind))
         raise failure
+
+    def forget_streams(self) -> None:
+        """The tunnel, or who is asked, changed: connections to servers are not used again."""
+        self._streams.forget()
+
+    def close(self) -> None:
+        """The tunnel is gone: close the connections, and keep none that is still in use. Idempotent, never blocks."""
+        self._streams.close()
 
     async def _ask_plainly(
         self, server: NameServer, name: dns.name.Name, kind: dns.rdatatype.RdataType, patience: float
@@ -130,24 +140,26 @@ class DNSClient:
         with self._socket(server, stdlib.SOCK_STREAM) as socket, trio.move_on_after(_STREAM_TIMEOUT):
             try:
                 await socket.connect((server.address, server.port))
-                return await _ask_over(trio.SocketStream(socket), query)
+                return _usable(await _ask_over(trio.SocketStream(socket), query))
             except (OSError, trio.BrokenResourceError) as exc:
                 raise _NoAnswer from exc
         raise _NoAnswer
 
-    async def _ask_tls(
-        self, server: NameServer, query: dns.message.QueryMessage, tls_name: str
-    ) -> dns.message.QueryMessage:
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-        with self._socket(server, stdlib.SOCK_STREAM) as socket, trio.move_on_after(_STREAM_TIMEOUT):
-            try:
-                await socket.connect((server.address, server.port))
-                stream = trio.SSLStream(trio.SocketStream(socket), self._tls, server_hostname=tls_name)
-                await stream.do_handshake()
-                return await _ask_over(stream, query)
-            except (OSError, trio.BrokenResourceError) as exc:
-                raise _NoAnswer(_tls_reason(exc)) from exc
+    async def _ask_tls(self, server: NameServer, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
+        with trio.move_on_after(_STREAM_TIMEOUT):
+            response = None
+            kept = self._streams.take(server)
+            if kept is not None:
+                # It may have been closed while the question was on its way: that says nothing of the server.
+                with suppress(OSError, trio.BrokenResourceError, _NoAnswer):
+                    response = await _ask_once(kept, query)
+            if response is None:
+                try:
+                    response = await _ask_once(await self._streams.connect(server), query)
+                except (OSError, trio.BrokenResourceError) as exc:
+                    raise _NoAnswer(_tls_reason(exc)) from exc
+            return _usable(response)
+        self._streams.distrust(server)
         raise _NoAnswer("no answer over TLS")
 
     def _socket(self, server: NameServer, kind: int) -> TunSocket:
@@ -155,6 +167,12 @@ class DNSClient:
             return self._open_socket(stdlib.AF_INET6 if ":" in server.address else stdlib.AF_INET, kind)
         except OSError as exc:
             raise _NoAnswer from exc
+
+
+async def _ask_once(lent: TlsStream, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
+    """Like ``_ask_over``; the connection is kept if it gave the answer."""
+    with lent:
+        return await _ask_over(lent.stream, query)
 
 
 async def _ask_over(stream: trio.abc.Stream, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
@@ -165,7 +183,7 @@ async def _ask_over(stream: trio.abc.Stream, query: dns.message.QueryMessage) ->
     response = _response_untrusted(query, await _receive_exactly(stream, length), truncation=False)
     if response is None:
         raise _NoAnswer
-    return _usable(response)
+    return response
 
 
 async def _receive_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:

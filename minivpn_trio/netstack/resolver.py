@@ -173,6 +173,14 @@ class TunResolver:
                 raise _gaierror(stdlib.EAI_NONAME)
         return name, str(sockaddr[1])
 
+    def forget_streams(self) -> None:
+        """The tunnel changed: connections to name servers are not used again."""
+        self._client.forget_streams()
+
+    def close(self) -> None:
+        """The tunnel is gone: close the connections to name servers. Idempotent, never blocks."""
+        self._client.close()
+
     # --- names -------------------------------------------------------------------------------------------------------
 
     async def _find(self, name: str | None, family: int, flags: int, straggler_timeout: float) -> _Found:
@@ -311,6 +319,7 @@ class TunResolver:
         pushed = (info.dns, info.dhcp_dns, info.dns_servers)
         if pushed != self._pushed:
             self._cache.clear()
+            self._client.forget_streams()
             self._pushed, self._known = pushed, NameServers(info)
         return self._known
 

@@ -24,7 +24,7 @@ STAGES = (
 IO_FILES = {
     "networkio/transports.py", "networkio/floating.py", "networkio/dial.py", "networkio/proxies.py",
     "networkio/obfs4.py",
-    "netstack/sockets/", "netstack/resolver.py", "netstack/dns_client.py", "tun/linux.py",
+    "netstack/sockets/", "netstack/resolver.py", "netstack/dns_client.py", "netstack/dns_streams.py", "tun/linux.py",
 }  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
