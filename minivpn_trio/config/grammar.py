@@ -46,7 +46,7 @@ class Statement:
 
 def parse_statements(data: bytes, complain: Complain) -> list[Statement]:
     """All statements of a profile. Never raises."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if _is_utf16(data):
         complain("error", None, None, "the file is UTF-16; save it as UTF-8")
         return []
     data = data.removeprefix(b"\xef\xbb\xbf")
@@ -55,6 +55,21 @@ def parse_statements(data: bytes, complain: Complain) -> list[Statement]:
         return []
     lines = [_decode(line) for line in data.split(b"\n")]
     return list(_Reader(lines, complain).statements())
+
+
+def _is_utf16(data: bytes) -> bool:
+    """By its byte-order mark, or without one by the NULs of ASCII text, with which every profile begins.
+
+    Comments may be in any language, so not each pair of bytes has one; but those of a file that is merely damaged are
+    few, or do not keep to one byte of each pair.
+    """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    nuls = [data[start::2].count(0) for start in (0, 1)]
+    high = int(nuls[1] > nuls[0])
+    low = 1 - high
+    begins = data[high : high + 1] == b"\0" != data[low : low + 1]
+    return begins and nuls[high] >= len(data) // 8 and nuls[high] > 8 * nuls[low]
 
 
 def _decode(line: bytes) -> str:

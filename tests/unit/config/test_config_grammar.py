@@ -62,12 +62,38 @@ def test_connection_blocks_hold_statements() -> None:
         (b'"" x\n', 1, "empty"),
         (b"client\rdev tun\r", None, "CR alone"),
         ("client\n".encode("utf-16"), None, "UTF-16"),
+        ("client\n".encode("utf-16-le"), None, "UTF-16"),
+        ("client\n".encode("utf-16-be"), None, "UTF-16"),
     ],
 )
 def test_damage_is_an_error_where_it_is(data: bytes, line: int | None, complaint: str) -> None:
     _, complaints = parse(data)
     found = [text for severity, at, text in complaints if (severity, at) == ("error", line)]
     assert any(complaint in text for text in found), complaints
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_file_in_utf16_is_one_error(encoding: str, cut: int) -> None:
+    text = "# \u4e00\u4e8c: \u043a\u043b\u0438\u0435\u043d\u0442\r\nclient\r\nremote a\r\nverb 3\r\n"
+    data = text.encode(encoding)
+    statements, complaints = parse(data[: len(data) - cut])
+    assert statements == []
+    assert complaints == [("error", None, "the file is UTF-16; save it as UTF-8")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"c\0lient\nremote a\nverb 3\n", b"\0client\nremote a\nverb 3\n", b"client\n" + b"\0" * 500,
+        b"c" + b"\0" * 501 + b"\nverb 3\n", b"\0" * 501 + b"\nverb 3\n",
+    ],
+)  # fmt: skip
+def test_some_nuls_are_no_utf16(data: bytes) -> None:
+    _, complaints = parse(data)
+    assert complaints
+    assert all(severity == "error" and line for severity, line, _ in complaints), complaints
+    assert all("NUL" in text for *_, text in complaints)
 
 
 def test_reading_goes_on_after_damage() -> None:

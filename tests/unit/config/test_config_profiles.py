@@ -846,7 +846,7 @@ def test_a_folder_of_revoked_certificates_without_its_word(tmp_path: Path) -> No
 
 
 def test_a_file_that_is_no_text_at_all_has_one_error() -> None:
-    for data in (BASE.encode("utf-16"), b"", b"client\rremote a\r"):
+    for data in (BASE.encode("utf-16"), BASE.encode("utf-16-le"), BASE.encode("utf-16-be"), b"", b"client\rremote a\r"):
         assert [each.line for each in parse_profile(data).diagnostics] == [None]
 
 
