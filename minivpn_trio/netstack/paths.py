@@ -41,15 +41,17 @@ class Path:
         self.rtt: float = inf
         #: What all have in flight.
         self.flying: int = 0
-        #: Who waits for others' data to arrive; and segments as the last of them cuts them.
+        #: Who waits for others' data to arrive.
         self.waiting: Turns = Turns()
+        #: A full segment, the largest of all connections: who cuts smaller ones must find room when the others do.
         self.mss: int = 1
 
-    def room(self, mss: int) -> int:
-        """How many segments of ``mss`` may leave now, if that is enough for a turn; else 0."""
+    @property
+    def room(self) -> int:
+        """How many segments may leave now, if that is enough for a turn; else 0."""
         if self.rtt == inf:
             return 1 << 20
-        room = (max(_QUEUE * mss, int(_RATE * self.rtt)) - self.flying) // mss
+        room = (max(_QUEUE * self.mss, int(_RATE * self.rtt)) - self.flying) // self.mss
         return room if room >= _LEAST else 0
 
 
@@ -82,29 +84,30 @@ class Paths:
     def change(self, path: Path, size: int) -> None:
         """``size`` bytes more are in flight, or fewer."""
         path.flying += size
-        if size < 0 and path.waiting and path.room(path.mss):
+        if size < 0 and path.waiting and path.room:
             self.due = True
 
-    def join(self, path: Path, waiter: Waiter, mss: int, few: bool) -> None:
+    def join(self, path: Path, waiter: Waiter, few: bool) -> None:
         """Have ``waiter`` wait for its turn."""
-        path.mss = mss
         path.waiting.join(waiter, few)
         self._held[path] = None
 
     def serve(self, now: float, flush: Callable[[Waiter, float], None]) -> None:
-        """Let those send that may now, each once at most."""
+        """Let those send that may now, in turn, until there is no room or nobody uses it."""
         self.due = False
         for path in list(self._held):
-            waiting = path.waiting
-            for _ in range(len(waiting)):
-                # Whoever leaves takes a place in the line with him.
-                if not waiting or not path.room(path.mss):
-                    break
-                waiting.serve(now, few=waiting.few_in_a_row < _FEW, flush=flush)
+            waiting, before = path.waiting, -1
+            while waiting and path.room and path.flying != before:
+                before = path.flying
+                for _ in range(len(waiting)):
+                    # Whoever leaves takes a place in the line with him.
+                    if not waiting or not path.room:
+                        break
+                    waiting.serve(now, few=waiting.few_in_a_row < _FEW, flush=flush)
             if not waiting:
                 del self._held[path]
 
     def clear(self) -> None:
         """The tunnel is another one: nothing is known of the paths behind it. What is in flight goes on counting."""
         for path, _ in self._known.values():
-            path.rtt = inf
+            path.rtt, path.mss = inf, 1

@@ -37,7 +37,8 @@ class Endless(Path):
 
     __slots__ = ()
 
-    def room(self, mss: int) -> int:
+    @property
+    def room(self) -> int:
         return 1 << 20
 
 
@@ -170,6 +171,40 @@ def test_who_waits_for_another_hears_of_its_end() -> None:
     assert world.a.next_timeout() == pytest.approx(world.now, abs=0.01)
     world.idle(0.1)
     assert far.read(10_000, world.now) == b"x" * 5000
+
+
+@pytest.mark.parametrize("congestion", sorted(ALGORITHMS))
+def test_one_upload_that_has_more_in_flight_than_there_is_room_for(congestion: str) -> None:
+    """Alone it may, where the queue is long. Who comes then must not wait for its end."""
+    world = between_two(congestion, Link(delay=DELAY, rate=RATE, queue=TUN), Link(delay=DELAY))
+    (bulk, sink), (ours, theirs) = world.connect(port=1), world.connect(port=2)
+    start = world.now
+    while world.now < start + 0.2:
+        bulk.write(bytes(1 << 20), world.now)
+        sink.read(1 << 24, world.now)
+        world.step(0.0002)
+    asked = world.now
+    ours.write(b"GET", world.now)
+    while not theirs.receivable:
+        bulk.write(bytes(1 << 20), world.now)
+        sink.read(1 << 24, world.now)
+        world.step(0.0002)
+        # The queue takes 6 ms.
+        assert world.now < asked + 0.02
+
+
+def test_small_segments_beside_large_ones() -> None:
+    """Somebody suspects a black hole: his segments are small, and he has his share even so."""
+    world = between_two("cubic", Link(delay=DELAY, rate=RATE, queue=TUN), Link(delay=DELAY))
+    pairs = [world.connect(port=port) for port in (1, 2, 3)]
+    pairs[2][0].set_path_mss(536)
+    start, received = world.now, [0, 0, 0]
+    while world.now < start + 0.3:
+        for number, (ours, theirs) in enumerate(pairs):
+            ours.write(bytes(1 << 20), world.now)
+            received[number] += len(theirs.read(1 << 24, world.now))
+        world.step(0.0002)
+    assert received[2] > max(received) / 6, received
 
 
 def test_a_long_path_is_not_shared_out() -> None:

@@ -60,10 +60,11 @@ class Output(Connections):
         to the same host, it waits its turn, and is flushed again then."""
         room = self.limits.output_data - len(self._output) - len(self._looped)
         turns, path, sender = self._turns, connection.path, connection.sender
-        if path.flying > connection.flying and not turns.serving(connection):
-            left, its_turn = path.room(sender.mss), path.waiting.take(connection)
+        if (path.waiting or path.flying > connection.flying) and not turns.serving(connection):
+            # Also whoever has all that is in flight: others may wait for that.
+            left, its_turn = path.room, path.waiting.take(connection)
             if not left or (path.waiting and not its_turn):
-                self.paths.join(path, connection, sender.mss, few=sender.buffered <= 2 * sender.mss)
+                self.paths.join(path, connection, few=sender.buffered <= 2 * sender.mss)
                 return 0
             sender.pacer.held_back |= its_turn
             room = min(room, left)

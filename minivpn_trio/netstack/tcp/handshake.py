@@ -146,6 +146,7 @@ class Handshake(Teardown):
     def _apply_mss(self) -> None:
         mss = min(self._mss_limit, self.path_mss) - (_TIMESTAMP_SIZE if self._timestamps else 0)
         self.receiver.mss = max(min(mss, self.receiver.mss), 1)
+        self.path.mss = max(self.path.mss, mss)
         if mss != self.sender.mss:
             fresh = self.sender.una == self.iss
             self.sender.set_mss(mss)

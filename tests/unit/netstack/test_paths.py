@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from minivpn_trio.netstack.paths import Paths
+from minivpn_trio.netstack.turns import Waiter
 
 HOST = bytes((10, 0, 0, 1))
 MSS = 1400
@@ -24,31 +25,31 @@ class Waiting:
 
 def test_the_room_is_what_the_queue_holds_or_the_path() -> None:
     path = Paths().to(HOST, 1.0)
-    assert path.room(MSS) > 10_000
-    path.rtt = 0.0003
-    assert path.room(MSS) == 90
+    assert path.room > 10_000
+    path.rtt, path.mss = 0.0003, MSS
+    assert path.room == 90
     path.rtt = 0.02
-    assert path.room(MSS) == 2_500_000 // MSS
+    assert path.room == 2_500_000 // MSS
 
 
 def test_little_room_is_none() -> None:
     paths = Paths()
     path = paths.to(HOST, 1.0)
-    path.rtt = 0.0003
+    path.rtt, path.mss = 0.0003, MSS
     paths.change(path, 80 * MSS)
-    assert path.room(MSS) == 10
+    assert path.room == 10
     paths.change(path, 1)
-    assert path.room(MSS) == 0
+    assert path.room == 0
 
 
 def test_turns_come_when_something_arrived_and_each_once() -> None:
     paths = Paths()
     path = paths.to(HOST, 1.0)
-    path.rtt = 0.0003
+    path.rtt, path.mss = 0.0003, MSS
     paths.change(path, 90 * MSS)
     waiters = [Waiting(paths, 15 * MSS) for _ in range(5)]
     for waiter in waiters:
-        paths.join(path, waiter, MSS, few=False)
+        paths.join(path, waiter, few=False)
     paths.change(path, -5 * MSS)
     assert not paths.due
     paths.change(path, -30 * MSS)
@@ -63,15 +64,60 @@ def test_turns_come_when_something_arrived_and_each_once() -> None:
     assert not paths.due
 
 
+def test_room_that_is_left_goes_round_again() -> None:
+    """Nobody waits for an acknowledgement where there is room for more than a train of each."""
+    paths = Paths()
+    path = paths.to(HOST, 1.0)
+    path.rtt, path.mss = 0.02, MSS
+    paths.change(path, 2_500_000)
+    left = {Waiting(paths, 44 * MSS): 10 for _ in range(3)}
+    for waiter in left:
+        paths.join(path, waiter, few=False)
+    paths.change(path, -2_500_000)
+
+    def flush(waiter: Waiter, now: float) -> None:
+        assert isinstance(waiter, Waiting)
+        waiter.flush(now)
+        left[waiter] -= 1
+        if left[waiter]:
+            paths.join(path, waiter, few=False)
+
+    paths.serve(1.0, flush)
+    assert set(left.values()) == {0}
+
+
+def test_a_turn_that_nobody_uses_is_offered_once() -> None:
+    paths = Paths()
+    path = paths.to(HOST, 1.0)
+    path.rtt, path.mss = 0.0003, MSS
+    waiters = [Waiting(paths, 0) for _ in range(3)]
+
+    def flush(waiter: Waiter, now: float) -> None:
+        waiter.flush(now)
+        paths.join(path, waiter, few=False)
+
+    for waiter in waiters:
+        paths.join(path, waiter, few=False)
+    paths.serve(1.0, flush)
+    assert [waiter.turns for waiter in waiters] == [1, 1, 1]
+
+
+def test_who_cuts_small_segments_finds_room_when_the_others_do() -> None:
+    path = Paths().to(HOST, 1.0)
+    path.rtt, path.mss = 0.0003, MSS
+    path.flying = 40 * MSS
+    assert path.room == 50
+
+
 def test_those_with_little_to_say_come_first_but_not_for_ever() -> None:
     paths = Paths()
     path = paths.to(HOST, 1.0)
-    path.rtt = 0.0003
+    path.rtt, path.mss = 0.0003, MSS
     many = Waiting(paths, MSS)
-    paths.join(path, many, MSS, few=False)
+    paths.join(path, many, few=False)
     small = [Waiting(paths, MSS) for _ in range(20)]
     for waiter in small:
-        paths.join(path, waiter, MSS, few=True)
+        paths.join(path, waiter, few=True)
     order: list[object] = []
     paths.serve(1.0, lambda waiter, now: order.append(waiter))
     assert order[:8] == small[:8]
@@ -97,7 +143,7 @@ def test_hosts_are_forgotten_rather_than_piled_up() -> None:
 def test_another_tunnel_has_other_paths() -> None:
     paths = Paths()
     path = paths.to(HOST, 1.0)
-    path.rtt = 0.0003
+    path.rtt, path.mss = 0.0003, MSS
     paths.change(path, 1000)
     paths.clear()
     assert path.rtt == inf
