@@ -207,6 +207,35 @@ def test_small_segments_beside_large_ones() -> None:
     assert received[2] > max(received) / 6, received
 
 
+def test_an_upload_beside_many_whose_peers_do_not_hurry_to_acknowledge() -> None:
+    """A segment of each is in flight for 200 ms, and in the queue for less than one."""
+    settings = TcpSettings(delayed_ack=0.2)
+    world = World(
+        mtu=MTU, up=Link(delay=DELAY, rate=RATE, queue=SOCKET), down=Link(delay=DELAY), settings_b=settings
+    )
+    upload, chatter = world.connect(port=1), [world.connect(port=port) for port in range(2, 102)]
+    for _ in range(20):
+        # Acknowledgements come at once in the beginning.
+        for ours, _ in chatter:
+            ours.write(b"x", world.now)
+        world.idle(0.25)
+    start, sent = world.now, 0
+    said = [0.0] * len(chatter)
+    while world.now < start + 0.4:
+        upload[0].write(bytes(1 << 20), world.now)
+        sent += len(upload[1].read(1 << 24, world.now))
+        for number, (ours, theirs) in enumerate(chatter):
+            if said[number] and theirs.receivable >= 1300:
+                assert world.now - said[number] < 0.015
+                said[number] = 0.0
+            if world.now > start + number / 1000 and (not ours.sender.unacknowledged):
+                theirs.read(1 << 20, world.now)
+                ours.write(bytes(1300), world.now)
+                said[number] = world.now
+        world.step(0.0002)
+    assert sent * 8 / 0.4 > 0.9e9
+
+
 def test_a_long_path_is_not_shared_out() -> None:
     """Ten uploads over 40 ms have as much in flight as each by itself, and one alone may have what it likes."""
     world = between_two("newreno", Link(delay=0.02), Link(delay=0.02), pacing=False)

@@ -56,9 +56,7 @@ class Connections(Addressing):
         self._timeouts += connection.sender.timeouts
         self._timers.retire(connection)
         self._turns.leave(connection)
-        connection.path.waiting.leave(connection)
-        self.paths.change(connection.path, -connection.flying)
-        connection.flying = 0
+        self.paths.forget(connection)
 
     def time_wait(self, connection: TcpConnection) -> None:
         """``connection`` ended in order: its four-tuple rests."""

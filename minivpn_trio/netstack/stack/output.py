@@ -62,9 +62,11 @@ class Output(Connections):
         turns, path, sender = self._turns, connection.path, connection.sender
         if (path.waiting or path.flying > connection.flying) and not turns.serving(connection):
             # Also whoever has all that is in flight: others may wait for that.
+            path.drain(self._now)
             left, its_turn = path.room, path.waiting.take(connection)
             if not left or (path.waiting and not its_turn):
-                self.paths.join(path, connection, few=sender.buffered <= 2 * sender.mss)
+                if self.paths.join(path, connection, few=sender.buffered <= 2 * sender.mss) and self.on_work is not None:
+                    self.on_work()
                 return 0
             sender.pacer.held_back |= its_turn
             room = min(room, left)

@@ -36,7 +36,7 @@ class Stack(Input):
         if self._looped or self.memory.relief_due or self.paths.due or self._broken:
             return self._now
         earliest = self._timers.next_timeout()
-        for other in (self._time_wait.next_timeout(), self._fragments.next_timeout()):
+        for other in (self._time_wait.next_timeout(), self._fragments.next_timeout(), self.paths.next_timeout()):
             if other is not None and other < earliest:
                 earliest = other
         return None if earliest == inf else earliest
@@ -59,7 +59,8 @@ class Stack(Input):
             # Also where the timeout changed nothing: every deadline must be in the heap.
             self._timers.arm(connection)
             self._active.setdefault(connection)
-        for step in (self._time_wait.handle_timeout, self._fragments.handle_timeout, self._report_expired):
+        steps = self._time_wait.handle_timeout, self._fragments.handle_timeout, self._report_expired
+        for step in (*steps, self.paths.handle_timeout):
             self._fence(step, now)
         self._finish(now)
 

@@ -23,6 +23,7 @@ from ..inbound import Share
 from ..memory import FLOOR, FREE
 from ..packets import Address
 from ..paths import Path
+from ..sequence import Position
 from ..wire import SEQUENCE_AT4, SEQUENCE_AT6, SegmentBuilder
 from .acknowledgement import AckSchedule
 from .congestion import ALGORITHMS
@@ -46,6 +47,7 @@ class ControlBlock:
         "_builder",
         "_changed",
         "_closed_by_owner",
+        "_drained",
         "_handshake_deadline",
         "_handshake_repeated_at",
         "_handshake_sent_at",
@@ -114,6 +116,8 @@ class ControlBlock:
         #: What connections to this host share, and what of it is in flight here, bytes.
         self.path: Path = network.path_to(remote[0])
         self.flying: int = 0
+        #: What was sent before is in no queue any more (paths.py).
+        self._drained: Position = 0
         #: (address, port) of both ends.
         self.local: tuple[Address, int] = local
         self.remote: tuple[Address, int] = remote
@@ -262,7 +266,7 @@ class ControlBlock:
         flying, rtt = 0, sender.rto.min_rtt
         if self.state is not TcpState.CLOSED:
             held += sender.nxt - sender.una
-            flying = sender.board.pipe
+            flying = min(sender.board.pipe, sender.nxt - self._drained)
         if 0 < rtt < path.rtt:
             path.rtt = rtt
         if flying != self.flying:
@@ -271,6 +275,11 @@ class ControlBlock:
         if held != self._held:
             change, self._held = held - self._held, held
             self._memory.change(change)
+
+    def drain(self) -> None:
+        """What was sent so far has left the queue at the server, acknowledged or not."""
+        self._drained = self.sender.nxt
+        self._account()
 
     def __del__(self) -> None:
         # Its owner let go of it without reading or closing: not a moment to tell anybody else.

@@ -46,6 +46,7 @@ class Output(ControlBlock):
             if not segments:
                 break
             self._send_segments(segments, now)
+            self._network.paths.sent(self, now)
             self._account()
         if sender.nxt - sender.una > self.send_capacity >> 2:
             self._grow_send_buffer()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
+import pytest
+
 from minivpn_trio.netstack.paths import Paths
 from minivpn_trio.netstack.turns import Waiter
 
@@ -16,11 +18,18 @@ class Waiting:
 
     def __init__(self, paths: Paths, size: int) -> None:
         self.paths, self.size = paths, size
-        self.turns = 0
+        self.path = paths.to(HOST, 1.0)
+        self.turns = self.flying = 0
 
     def flush(self, now: float) -> None:
         self.turns += 1
-        self.paths.change(self.paths.to(HOST, now), self.size)
+        self.flying += self.size
+        self.paths.change(self.path, self.size)
+        self.paths.sent(self, now)
+
+    def drain(self) -> None:
+        self.paths.change(self.path, -self.flying)
+        self.flying = 0
 
 
 def test_the_room_is_what_the_queue_holds_or_the_path() -> None:
@@ -124,6 +133,43 @@ def test_those_with_little_to_say_come_first_but_not_for_ever() -> None:
     assert order[8] is many
 
 
+def test_what_was_sent_a_while_ago_is_in_no_queue() -> None:
+    paths = Paths()
+    path = paths.to(HOST, 1.0)
+    path.rtt, path.mss = 0.001, MSS
+    early, late, waiter = Waiting(paths, 40 * MSS), Waiting(paths, 45 * MSS), Waiting(paths, MSS)
+    early.flush(1.0)
+    late.flush(1.005)
+    assert paths.next_timeout() == inf
+    assert paths.join(path, waiter, few=True)
+    assert paths.next_timeout() == pytest.approx(1.011)
+    paths.handle_timeout(1.01)
+    assert not paths.due
+    paths.handle_timeout(1.012)
+    assert paths.due
+    assert path.flying == 45 * MSS
+    paths.serve(1.012, lambda waiter, now: waiter.flush(now))
+    assert waiter.turns == 1
+    assert paths.next_timeout() == inf
+
+
+def test_whoever_is_gone_leaves_nothing_behind() -> None:
+    paths = Paths()
+    path = paths.to(HOST, 1.0)
+    path.rtt, path.mss = 0.001, MSS
+    first, second = Waiting(paths, 90 * MSS), Waiting(paths, MSS)
+    first.flush(1.0)
+    for waiter in (first, second):
+        paths.join(path, waiter, few=False)
+    paths.forget(first)
+    assert paths.due
+    assert path.flying == first.flying == 0
+    paths.forget(second)
+    assert not path.waiting
+    assert not path.recent
+    assert not paths._held
+
+
 def test_the_same_host_the_same_path_for_a_while() -> None:
     paths = Paths()
     path = paths.to(HOST, 1.0)
@@ -145,6 +191,8 @@ def test_another_tunnel_has_other_paths() -> None:
     path = paths.to(HOST, 1.0)
     path.rtt, path.mss = 0.0003, MSS
     paths.change(path, 1000)
+    paths.join(path, Waiting(paths, MSS), few=False)
     paths.clear()
+    assert paths.due
     assert path.rtt == inf
     assert path.flying == 1000
