@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_interface
+from math import inf
+
 import pytest
 from tcp_world import B4, Link, World
 
+from minivpn_trio.config.tunnel_info import TunnelInfo
 from minivpn_trio.netstack.inbound import UNLIMITED, Inbound, Share
 from minivpn_trio.netstack.packets import Address
 from minivpn_trio.netstack.paths import Path, Paths
@@ -234,6 +238,25 @@ def test_an_upload_beside_many_whose_peers_do_not_hurry_to_acknowledge() -> None
                 said[number] = world.now
         world.step(0.0002)
     assert sent * 8 / 0.4 > 0.9e9
+
+
+def test_another_tunnel_is_as_long_as_it_is() -> None:
+    """What a connection knew of the old one holds nobody back, nor what others find out before it."""
+    world = World(up=Link(delay=DELAY), down=Link(delay=DELAY))
+    ours, theirs = world.connect()
+    theirs.write(bytes(1000), world.now)
+    ours.write(bytes(1000), world.now)
+    world.idle(0.1)
+    assert ours.path.rtt < 0.01
+    for link in world.links.values():
+        link.delay = 0.05
+    world.a.reconfigure(TunnelInfo(ipv4=ip_interface("10.8.0.2/24"), mtu=1400), world.now)
+    theirs.write(bytes(1000), world.now)
+    world.idle(1)
+    assert ours.path.rtt == inf
+    ours.write(bytes(1000), world.now)
+    world.idle(1)
+    assert ours.path.rtt == pytest.approx(0.1, abs=0.01)
 
 
 def test_a_long_path_is_not_shared_out() -> None:

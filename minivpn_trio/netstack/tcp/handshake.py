@@ -57,7 +57,10 @@ class Handshake(Teardown):
         self._handshake_deadline = now + min(wait, self._settings.rto_max)
 
     def resume(self, now: float) -> None:
-        """The tunnel is up again: what it did not deliver is sent again now, as if for the first time."""
+        """The tunnel is up again, perhaps another one: what it did not deliver is sent again now, as if for the first
+        time, and how short the path was says nothing."""
+        self.path.rtt = inf
+        self.sender.rto.forget_shortest()
         self.sender.resume(now)
         if self._handshake_tries > 1 and self._handshake_deadline < inf:
             self._handshake_tries = 0

@@ -6,6 +6,8 @@ because SACK and timestamps made a spurious timeout cheap.
 
 from __future__ import annotations
 
+from math import inf
+
 __all__ = ["RetransmissionTimeout"]
 
 
@@ -20,7 +22,7 @@ class RetransmissionTimeout:
         self._ceiling = ceiling
         self.srtt: float = 0.0
         self.rttvar: float = 0.0
-        #: The shortest round trip seen; 0.0 before the first sample.
+        #: The shortest round trip seen; 0.0 before the first sample, inf before the first one on another path.
         self.min_rtt: float = 0.0
         #: Timeouts in a row without progress.
         self.backoff: int = 0
@@ -34,6 +36,11 @@ class RetransmissionTimeout:
         self.rttvar += (abs(self.srtt - rtt) - self.rttvar) / 4
         self.srtt += (rtt - self.srtt) / 8
         self.min_rtt = min(self.min_rtt, rtt)
+
+    def forget_shortest(self) -> None:
+        """The path is another one: the shortest round trip is that of the next sample."""
+        if self.min_rtt:
+            self.min_rtt = inf
 
     def progress(self) -> None:
         """New data was acknowledged: what was backed off starts afresh."""
