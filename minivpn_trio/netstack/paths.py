@@ -90,7 +90,7 @@ class Path:
 class Paths:
     """The paths of a stack by host. Bounded: the oldest goes first; those who use it go on doing so."""
 
-    __slots__ = ("_held", "_known", "due")
+    __slots__ = ("_held", "_known", "_used", "due")
 
     def __init__(self) -> None:
         #: Somebody who waits may send, and ``serve`` is to be called.
@@ -98,6 +98,8 @@ class Paths:
         self._known: dict[Address, tuple[Path, float]] = {}
         #: Where somebody waits.
         self._held: dict[Path, None] = {}
+        #: Somebody sent something in this round of turns.
+        self._used = False
 
     def to(self, remote: Address, now: float) -> Path:
         """The path to ``remote``. What is known of its length is forgotten after ten minutes: routes change."""
@@ -118,6 +120,7 @@ class Paths:
         recent = flight.path.recent
         recent.pop(flight, None)
         recent[flight] = now
+        self._used = True
 
     def forget(self, flight: Flight) -> None:
         """The connection is over: nothing of it counts or waits any more."""
@@ -155,9 +158,9 @@ class Paths:
         """Let those send that may now, in turn, until there is no room or nobody uses it."""
         self.due = False
         for path in list(self._held):
-            waiting, before = path.waiting, -1
-            while waiting and path.room and path.flying != before:
-                before = path.flying
+            waiting, self._used = path.waiting, True
+            while waiting and path.room and self._used:
+                self._used = False
                 for _ in range(len(waiting)):
                     # Whoever leaves takes a place in the line with him.
                     if not waiting or not path.room:

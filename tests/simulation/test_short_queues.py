@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface
+from ipaddress import IPv4Interface
 from math import inf
 
 import pytest
@@ -250,7 +250,7 @@ def test_another_tunnel_is_as_long_as_it_is() -> None:
     assert ours.path.rtt < 0.01
     for link in world.links.values():
         link.delay = 0.05
-    world.a.reconfigure(TunnelInfo(ipv4=ip_interface("10.8.0.2/24"), mtu=1400), world.now)
+    world.a.reconfigure(TunnelInfo(ipv4=IPv4Interface("10.8.0.2/24"), mtu=1400), world.now)
     theirs.write(bytes(1000), world.now)
     world.idle(1)
     assert ours.path.rtt == inf

@@ -65,7 +65,8 @@ class Output(Connections):
             path.drain(self._now)
             left, its_turn = path.room, path.waiting.take(connection)
             if not left or (path.waiting and not its_turn):
-                if self.paths.join(path, connection, few=sender.buffered <= 2 * sender.mss) and self.on_work is not None:
+                first = self.paths.join(path, connection, few=sender.buffered <= 2 * sender.mss)
+                if first and self.on_work is not None:
                     self.on_work()
                 return 0
             sender.pacer.held_back |= its_turn

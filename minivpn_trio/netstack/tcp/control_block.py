@@ -116,7 +116,7 @@ class ControlBlock:
         #: What connections to this host share, and what of it is in flight here, bytes.
         self.path: Path = network.path_to(remote[0])
         self.flying: int = 0
-        #: What was sent before is in no queue any more (paths.py).
+        #: What was sent before that position is in no queue any more, unless it was sent again (paths.py).
         self._drained: Position = 0
         #: (address, port) of both ends.
         self.local: tuple[Address, int] = local

@@ -46,6 +46,7 @@ class Output(ControlBlock):
             if not segments:
                 break
             self._send_segments(segments, now)
+            self._drained = min(self._drained, segments[0].start)
             self._network.paths.sent(self, now)
             self._account()
         if sender.nxt - sender.una > self.send_capacity >> 2:

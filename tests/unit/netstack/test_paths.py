@@ -25,7 +25,8 @@ class Waiting:
         self.turns += 1
         self.flying += self.size
         self.paths.change(self.path, self.size)
-        self.paths.sent(self, now)
+        if self.size:
+            self.paths.sent(self, now)
 
     def drain(self) -> None:
         self.paths.change(self.path, -self.flying)
