@@ -71,6 +71,25 @@ def test_who_receives_much_gets_much_beside_those_who_hold_little() -> None:
     assert least == 4 * MSS
 
 
+def test_who_comes_late_catches_up_beside_many_who_receive_little() -> None:
+    """What arrives is as much as the windows allow, so whatever they are is what was received lately."""
+    inbound = Inbound()
+    early, small = opened(inbound, 1.0), [opened(inbound, 1.0) for _ in range(60)]
+    late = opened(inbound, 1.0)
+    limits = {early: 128 * MSS, late: 4 * MSS}
+    now = 1.0
+    for _ in range(100):
+        now += 0.01
+        for share in small:
+            inbound.limit(share, share.heard + 100, MSS, SHORT, now)
+        # A gigabit a second.
+        together = sum(limits.values())
+        for share, limit in limits.items():
+            limits[share] = inbound.limit(share, share.heard + 1_250_000 * limit // together, MSS, SHORT, now)
+    assert limits[late] > limits[early] / 2
+    assert sum(limits.values()) > 100 * MSS
+
+
 def test_a_pause_is_no_reason_to_begin_anew() -> None:
     """On a long path what comes in one round trip comes at once, and others are heard meanwhile."""
     inbound = Inbound()
