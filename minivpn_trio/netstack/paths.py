@@ -30,7 +30,8 @@ _RATE = 1.25e8
 _LEAST = 10
 #: Turns in a row for those with little to say.
 _FEW = 8
-#: Seconds, beyond a round trip, in which such a queue is empty again: at 100 Mbit/s.
+#: Seconds, beyond a round trip, in which such a queue is empty again: at 100 Mbit/s. Those that have more in flight
+#: than a peer lets wait know better.
 _DRAIN = 0.01
 #: Hosts remembered, and for how long, seconds.
 _MOST_HOSTS, _AGE = 1024, 600.0
@@ -42,8 +43,9 @@ class Flight(Waiter, Protocol):
     path: Path
     flying: int
 
-    def drain(self) -> None:
-        """What was sent so far is in no queue any more: count it no longer, and tell ``Paths.change``."""
+    def drain(self, now: float) -> bool:
+        """Whether what was sent so far is in no queue any more. If so, count it no longer, and tell
+        ``Paths.change``."""
         ...
 
 
@@ -55,8 +57,8 @@ class Path:
     def __init__(self) -> None:
         #: The shortest round trip that any connection has seen; inf: none yet.
         self.rtt: float = inf
-        #: What all have in flight, but for what has left the queue; and who sent something lately, with the time, in
-        #: that order.
+        #: What all have in flight, but for what has left the queue; and who may have something in it, with the time
+        #: when he sent it or was asked last, in that order.
         self.flying: int = 0
         self.recent: dict[Flight, float] = {}
         #: Who waits for others' data to arrive.
@@ -66,7 +68,7 @@ class Path:
 
     @property
     def drained_at(self) -> float:
-        """When something of ``flying`` need not count any more; inf: nothing does."""
+        """When something of ``flying`` may not count any more; inf: nothing does."""
         for sent_at in self.recent.values():
             return sent_at + _DRAIN + self.rtt
         return inf
@@ -76,7 +78,8 @@ class Path:
         while self.drained_at <= now:
             flight = next(iter(self.recent))
             del self.recent[flight]
-            flight.drain()
+            if not flight.drain(now):
+                self.recent[flight] = now
 
     @property
     def room(self) -> int:

@@ -276,10 +276,15 @@ class ControlBlock:
             change, self._held = held - self._held, held
             self._memory.change(change)
 
-    def drain(self) -> None:
-        """What was sent so far has left the queue at the server, acknowledged or not."""
-        self._drained = self.sender.nxt
+    def drain(self, now: float) -> bool:
+        """Whether what was sent so far has left the queue at the server. A single segment has, acknowledged or not;
+        the acknowledgement of two would have come, unless the queue takes longer than usual."""
+        sender = self.sender
+        if sender.board.pipe >= 2 * sender.mss and now < sender.last_sent + 2 * sender.rto.srtt:
+            return False
+        self._drained = sender.nxt
         self._account()
+        return True
 
     def __del__(self) -> None:
         # Its owner let go of it without reading or closing: not a moment to tell anybody else.

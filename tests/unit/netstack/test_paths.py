@@ -20,6 +20,7 @@ class Waiting:
         self.paths, self.size = paths, size
         self.path = paths.to(HOST, 1.0)
         self.turns = self.flying = 0
+        self.busy = False
 
     def flush(self, now: float) -> None:
         self.turns += 1
@@ -28,9 +29,12 @@ class Waiting:
         if self.size:
             self.paths.sent(self, now)
 
-    def drain(self) -> None:
+    def drain(self, now: float) -> bool:
+        if self.busy:
+            return False
         self.paths.change(self.path, -self.flying)
         self.flying = 0
+        return True
 
 
 def test_the_room_is_what_the_queue_holds_or_the_path() -> None:
@@ -144,12 +148,17 @@ def test_what_was_sent_a_while_ago_is_in_no_queue() -> None:
     assert paths.next_timeout() == inf
     assert paths.join(path, waiter, few=True)
     assert paths.next_timeout() == pytest.approx(1.011)
-    paths.handle_timeout(1.01)
-    assert not paths.due
+    early.busy = True
     paths.handle_timeout(1.012)
+    assert not paths.due
+    assert paths.next_timeout() == pytest.approx(1.016)
+    early.busy, late.busy = False, True
+    paths.handle_timeout(1.022)
+    assert not paths.due
+    paths.handle_timeout(1.024)
     assert paths.due
     assert path.flying == 45 * MSS
-    paths.serve(1.012, lambda waiter, now: waiter.flush(now))
+    paths.serve(1.024, lambda waiter, now: waiter.flush(now))
     assert waiter.turns == 1
     assert paths.next_timeout() == inf
 

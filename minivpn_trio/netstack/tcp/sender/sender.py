@@ -75,7 +75,7 @@ class Sender(Acknowledgements):
         if recovering and not segments and not self._rescued and not self._slow and budget >= self.mss and self.sack:
             self._rescue(segments, now)
         if segments:
-            self._last_sent = now
+            self.last_sent = now
             size = sum([segment.end - segment.start for segment in segments])
             if recovering:
                 self._prr.sent(size)
@@ -95,7 +95,7 @@ class Sender(Acknowledgements):
 
     def _take_new(self, segments: list[SentSegment], limit: int, budget: int, now: float) -> None:
         in_flight = self.nxt - self.una
-        if not in_flight and self._last_sent and now - self._last_sent > self.rto.value:
+        if not in_flight and self.last_sent and now - self.last_sent > self.rto.value:
             self.congestion.handle_idle(now)
             budget = self.congestion.window
         mss = self.mss

@@ -41,7 +41,6 @@ class SenderState:
         "_delivery",
         "_duplicates",
         "_head_offset",
-        "_last_sent",
         "_override",
         "_prr",
         "_rate_control",
@@ -61,6 +60,7 @@ class SenderState:
         "deadline",
         "fin",
         "fin_sent",
+        "last_sent",
         "max_window",
         "mss",
         "nodelay",
@@ -156,7 +156,8 @@ class SenderState:
         self._tail_end: Position | None = None
         self._tail_resent = self._tail_due = False
         self._override = False
-        self._last_sent = 0.0
+        #: When something was sent last; 0.0: never.
+        self.last_sent: float = 0.0
 
     def set_congestion(self, congestion: CongestionControl) -> None:
         """From now on this algorithm decides. What is in flight tells it nothing."""

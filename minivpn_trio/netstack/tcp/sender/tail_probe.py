@@ -40,7 +40,7 @@ class TailProbe(Recovery):
             self.board.resend(last, now)
             self.tail_probes += 1
             segments.append(last)
-        self._last_sent = now
+        self.last_sent = now
         self._tail_end = self.nxt
 
     def _judge_probe(
