@@ -409,8 +409,8 @@ def main() -> None:
     if arguments.cells:
         cells = [cell for cell in CELLS if cell.short in arguments.cells]
     settings = TcpSettings(congestion=arguments.congestion)
-    # What imports made is not walked through by a collection in the midst of a transfer: a pause of some milliseconds
-    # in slow start hides from the sender that the queue grows. What an application does that minds pauses.
+    # What imports made is not walked through by a collection in the midst of a transfer: what an application does that
+    # minds pauses, and the other benchmarks.
     scapy_wire.preload()
     gc.collect()
     gc.freeze()
