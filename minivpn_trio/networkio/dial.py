@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,9 @@ DialerContext = Callable[[Remote], Awaitable[Transport | trio.abc.Stream]]
 #: What we ask of the kernel where the profile says nothing: a burst that arrives while Python is
 #: busy elsewhere has to wait somewhere. The kernel grants what its limits allow.
 DEFAULT_SOCKET_BUFFER = 4 * 1024 * 1024
+
+#: ``struct linger``: on, and for no time, so that ``close`` sends a RST and keeps no state (socket(7)).
+ABORT_ON_CLOSE = struct.pack("HH" if os.name == "nt" else "ii", 1, 0)
 
 #: Until the next address of a proxy is tried as well, seconds.
 ATTEMPT_DELAY = 0.25
@@ -293,8 +297,12 @@ async def _bind(sock: socket.socket, config: TunnelConfig) -> None:
     """Raises LocalAddressError, also for an address of another family than the server's."""
     host = config.local_host or ("::" if sock.family == socket.AF_INET6 else "0.0.0.0")
     if sock.type == socket.SOCK_STREAM:
-        # A fixed port is to be had again at once after a connection that we closed.
+        # A fixed port is to be had again at once: what is left of an earlier connection does not keep it from being
+        # bound, and ours will leave nothing behind. Closed in order, it would occupy its pair of addresses until the
+        # server has acknowledged the end: for minutes, where the server fell silent, which is when we connect anew.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if config.local_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT_ON_CLOSE)
     try:
         ((_, address), *_) = await lookup(host, config.local_port, sock.type, sock.family)
         sock.bind(address)

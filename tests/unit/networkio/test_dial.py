@@ -53,6 +53,21 @@ async def test_a_local_port_that_is_taken() -> None:
     assert error.__cause__.errno == errno.EADDRINUSE
 
 
+async def test_a_local_port_is_free_again_after_a_server_that_fell_silent() -> None:
+    """It acknowledges nothing more, so a connection closed in order would wait for it, and keep the port."""
+    with socket.socket() as spare:
+        spare.bind(("127.0.0.1", 0))
+        config = TunnelConfig(remotes=(), local_port=spare.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        remote = Remote("127.0.0.1", listener.getsockname()[1], "tcp")
+        (endpoint,) = await resolve(remote)
+        for _ in range(2):
+            transport = await dial(endpoint, config)
+            while transport.send_some([bytes(1400)] * 64) == 64:
+                pass  # until its window is full, so that the end of the stream would have to wait, too
+            await transport.aclose()
+
+
 @pytest.mark.parametrize("proto", ["udp", "tcp"])
 async def test_an_interface_that_is_not_there(proto: str) -> None:
     config = TunnelConfig(remotes=(), bind_device="nosuch0")
