@@ -183,7 +183,7 @@ def split(packet: bytes, mtu: int, ident: int) -> list[bytes]:
             payload = packet[20 + at : 20 + at + size]
             flags = at // 8 | (_MORE if 20 + at + size < len(packet) else 0)
             head = packet[:2] + b"".join(map(_U16.pack, (20 + len(payload), ident & 0xFFFF, flags))) + packet[8:10]
-            checksum = 65535 - int.from_bytes(head + b"\0\0" + packet[12:20], "big") % 65535
+            checksum = -int.from_bytes(head + b"\0\0" + packet[12:20], "big") % 65535
             pieces.append(head + _U16.pack(checksum) + packet[12:20] + payload)
         return pieces
     size = (mtu - 48) & ~7

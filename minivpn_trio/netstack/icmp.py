@@ -113,7 +113,7 @@ def answer_echo_untrusted(packet: bytes) -> bytes | None:
             return None
         addresses = packet[16:20] + packet[12:16]
         head = packet[:1] + b"\0" + packet[2:4] + b"\0\0\x40\0\x40\x01"
-        checksum = 65535 - int.from_bytes(head + b"\0\0" + addresses, "big") % 65535
+        checksum = -int.from_bytes(head + b"\0\0" + addresses, "big") % 65535
         ip = head + checksum.to_bytes(2, "big") + addresses
         start, reply = 20, bytes((_ECHO_REPLY, 0))
         summed = reply + packet[24:]
@@ -129,7 +129,12 @@ def answer_echo_untrusted(packet: bytes) -> bytes | None:
         summed = addresses + length.to_bytes(4, "big") + bytes((0, _ICMPV6)) + reply + packet[44:]
     else:
         return None
-    return ip + reply + (65535 - _sum(summed)).to_bytes(2, "big") + packet[start + 4 :]
+    total = _sum(summed)
+    if not total and any(summed):
+        # Only words that are all zero sum to 0; others come to one's complement's other zero.
+        total = 65535
+    checksum = 65535 - total
+    return ip + reply + checksum.to_bytes(2, "big") + packet[start + 4 :]
 
 
 def _sum(data: bytes, more: int = 0) -> int:

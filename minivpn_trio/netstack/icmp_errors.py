@@ -35,7 +35,7 @@ def _ip_header(src: Address, dst: Address, protocol: int, size: int, ident: int 
     """An IP header for ``size`` bytes of payload."""
     if len(src) == 4:
         fields = (0x45, 0, min(20 + size, 65535), ident, flags, 64, protocol)
-        checksum = 65535 - int.from_bytes(_IPV4.pack(*fields, 0, src, dst), "big") % 65535
+        checksum = -int.from_bytes(_IPV4.pack(*fields, 0, src, dst), "big") % 65535
         return _IPV4.pack(*fields, checksum, src, dst)
     return _IPV6.pack(6 << 28, min(size, 65535), protocol, 64, src, dst)
 

@@ -107,7 +107,8 @@ class PingEndpoint:
             if len(reply.src) != self._width or (self.remote is not None and reply.src != self.remote[0]):
                 continue
             header = _ECHO.pack(_REPLY[self._width], 0, 0, self._icmp.identifier, reply.sequence)
-            checksum = 65535 - _sum(header + reply.payload) % 65535 if self._width == 4 else 0
+            total = _sum(header + reply.payload) if self._width == 4 else 65535
+            checksum = -total % 65535 if total else 65535
             message = header[:2] + checksum.to_bytes(2, "big") + header[4:] + reply.payload
             self._peeked.append((message, (reply.src, 0)))
         return self._peeked[0] if self._peeked else None

@@ -114,8 +114,8 @@ def build_udp(datagram: UdpDatagram, *, ident: int = 0, ttl: int = 64) -> bytes:
     udp = _UDP.pack(datagram.sport, datagram.dport, length, 65535 - total % 65535)
     if len(src) == 4:
         fields = (0x45, 0, 20 + length, ident, _DONT_FRAGMENT, ttl, _PROTOCOL)
-        header = int.from_bytes(_IPV4.pack(*fields, 0, src, dst), "big") % 65535
-        return _IPV4.pack(*fields, 65535 - header, src, dst) + udp + payload
+        checksum = -int.from_bytes(_IPV4.pack(*fields, 0, src, dst), "big") % 65535
+        return _IPV4.pack(*fields, checksum, src, dst) + udp + payload
     return _IPV6.pack(6 << 28, length, _PROTOCOL, ttl, src, dst) + udp + payload
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minivpn_trio.errors import DropReason, ProtocolError
@@ -33,6 +33,8 @@ def answer_slowly(packet: bytes) -> bytes | None:
 
 
 @given(messages, st.integers(1, 255), st.integers(0, 65535))
+@example(IcmpMessage(B4, A4, 8, 0, 0xFFFF, b""), 1, 0)  # a checksum of 0
+@example(IcmpMessage(B4, A4, 8, 0, 0, b""), 1, 0)  # and one of 65535
 def test_the_same_answer(message: IcmpMessage, ttl: int, ident: int) -> None:
     packet = scapy_wire.build_icmp(message, ttl=ttl, ident=ident)
     assert answer_echo_untrusted(packet) == answer_slowly(packet)
