@@ -41,10 +41,11 @@ class Wiretap:
     """Sizes of the UDP payloads that cross our outer interface, each way."""
 
     def __init__(self) -> None:
-        self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
+        # Nothing is captured before it is bound, and so nothing of other interfaces.
+        self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self.sock.setsockopt(263, PACKET_VNET_HDR, 1)  # SOL_PACKET
-        self.sock.bind(("uplink", 0))
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+        self.sock.bind(("uplink", 0x0003))
         self.sock.setblocking(False)
 
     def longest(self) -> tuple[int, int]:
