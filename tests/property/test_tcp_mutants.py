@@ -20,6 +20,7 @@ from test_tcp_machine import TcpMachine
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "netstack"))
 
+import test_congestion
 import test_tcp_attacks
 import test_tcp_closed_window
 import test_tcp_memory
@@ -27,6 +28,7 @@ import test_tcp_recovery
 import test_tcp_scenarios
 
 from minivpn_trio.netstack.tcp.acknowledgement import AckSchedule
+from minivpn_trio.netstack.tcp.congestion import Cubic
 from minivpn_trio.netstack.tcp.connection import TcpConnection
 from minivpn_trio.netstack.tcp.prr import ProportionalRateReduction
 from minivpn_trio.netstack.tcp.rack import Rack
@@ -143,9 +145,25 @@ SCENARIOS: dict[str, Defect] = {
         "if False and",
     ),
     "an acknowledgement of everything takes a timeout back": (
-        Sender.handle_ack,
-        "board.late if self._recovery_point is None or ack < self._recovery_point else 0",
-        "board.late",
+        Undo.advanced,
+        "sack and late > 0 and not everything",
+        "sack and late > 0",
+    ),
+    "what arrives before anything was sent again is no sign": (Undo.advanced, "spurious = late > 0", "return False"),
+    "what one acknowledgement of a burst allowed is forgotten": (
+        ProportionalRateReduction.acknowledged,
+        "unused = max(self.budget, 0)",
+        "unused = 0",
+    ),
+    "what was SACKed before counts as in flight": (
+        Sender._begin_recovery,
+        "self._prr.begin(outstanding)",
+        "self._prr.begin(in_flight)",
+    ),
+    "slow start forgets to look at the round trip": (
+        Cubic.handle_undo,
+        "self._epoch, self._hystart,\n",
+        "self._epoch, _,\n",
     ),
     "Nagle holds back the end": (Sender._take_new, "in_flight and not self.fin:", "in_flight:"),
     "Nagle waits for nothing": (
@@ -326,7 +344,14 @@ def test_the_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         run_state_machine_as_test(TcpMachine, settings=search)
 
 
-MODULES = (test_tcp_attacks, test_tcp_closed_window, test_tcp_recovery, test_tcp_scenarios, test_tcp_memory)
+MODULES = (
+    test_congestion,
+    test_tcp_attacks,
+    test_tcp_closed_window,
+    test_tcp_recovery,
+    test_tcp_scenarios,
+    test_tcp_memory,
+)
 
 
 def scenarios(*modules: ModuleType) -> Iterator[Callable[[], None]]:

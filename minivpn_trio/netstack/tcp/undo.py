@@ -2,7 +2,8 @@
 
 After a spurious retransmission the first acknowledgement that moves ``una`` was caused by the original, which
 its echoed timestamp tells; or every retransmission of the episode is reported as a
-duplicate. A peer without timestamps but with SACK that names what was deemed lost by the timer and never
+duplicate. What arrives before anything was sent again, which is often when acknowledgements come in bursts, can only
+be the original. A peer without timestamps but with SACK that names what was deemed lost by the timer and never
 sent again, but not everything, says the same (F-RTO, RFC 5682, whose second acknowledgement is left to RACK: a hole
 behind the first one shows up in it as a loss of its own). The answer is RFC 4015's: back to what was.
 """
@@ -42,14 +43,19 @@ class Undo:
         self._duplicates_due += count
         self._first_at = min(self._first_at, now)
 
-    def advanced(self, echoed: float, late: int, sack: bool) -> bool:
+    def advanced(self, echoed: float, late: int, everything: bool, sack: bool) -> bool:
         """``una`` moved, by a segment that echoes what we sent at ``echoed`` (-1.0: not known); ``late`` segments,
-        deemed lost and not sent again, arrived. True: the episode is over, it was for nothing."""
-        if self._judged or not self.active or self._first_at == inf:
+        deemed lost and not sent again, arrived. ``everything``: it moved past all that was in flight when the
+        episode began. True: the episode is over, it was for nothing."""
+        if self._judged or not self.active:
             return False
-        self._judged = True
-        # Timestamps count milliseconds.
-        spurious = echoed < self._first_at - 0.0015 if echoed >= 0 else sack and late > 0
+        if self._first_at == inf:
+            spurious = late > 0
+        else:
+            self._judged = True
+            # Timestamps count milliseconds. An acknowledgement of everything proves nothing without them: a lost
+            # segment that came again explains it as well (RFC 5682, 2.1, step 2a).
+            spurious = echoed < self._first_at - 0.0015 if echoed >= 0 else sack and late > 0 and not everything
         if spurious:
             self.active = False
         return spurious

@@ -286,6 +286,22 @@ def test_what_was_no_loss_is_taken_back(name: str) -> None:
         assert control.window == 20 * MSS
 
 
+def test_slow_start_that_goes_on_after_all_ends_when_the_round_trip_rises() -> None:
+    """HyStart++ comes back with the window: without it slow start would go on until the queue overflows."""
+    for name in LOSS_BASED:
+        control = ALGORITHMS[name](MSS, 10)
+        for reduce in (control.handle_loss, control.handle_timeout):
+            control.window = 10 * MSS
+            reduce(10 * MSS, 1.0)
+            control.handle_undo(1.1)
+        flow = Flow(control, rtt=0.05)
+        flow.until(flow.now + 0.2)
+        assert flow.segments == 160
+        flow.rtt = 0.07
+        flow.until(flow.now + 0.07 * 8)
+        assert control.threshold < 900 * MSS
+
+
 @pytest.mark.parametrize("name", LOSS_BASED)
 def test_recovery_ends_without_a_burst(name: str) -> None:
     control = ALGORITHMS[name](MSS, 10)

@@ -8,8 +8,9 @@ import pytest
 from tcp_script import MASK, PEER, US, Script
 
 from minivpn_trio.netstack import scapy_wire
-from minivpn_trio.netstack.packets import ACK, FIN, RST, IcmpMessage, TcpSegment
+from minivpn_trio.netstack.packets import ACK, FIN, PSH, RST, IcmpMessage, TcpSegment
 from minivpn_trio.netstack.tcp.connection import TcpConnection, TcpState
+from minivpn_trio.netstack.tcp.prr import ProportionalRateReduction
 from minivpn_trio.netstack.tcp.settings import TcpSettings
 
 FULL = 1448
@@ -200,6 +201,67 @@ def test_recovery_sends_in_proportion_to_what_arrives() -> None:
     assert 0.6 * count <= total <= 0.8 * count
     script.give(script.segment(ack=(sent[-1].seq + FULL) & MASK))
     assert connection.sender.congestion.window <= 0.75 * count * FULL
+
+
+def test_recovery_counts_from_what_was_still_under_way() -> None:
+    """RFC 9937, 5: what was SACKed while reordering was still possible is no longer in flight when a loss is found."""
+    script, connection = settled()
+    connection.write(bytes(400 * FULL), script.now)
+    sent = script.out()
+    half = len(sent) // 2
+    connection.sender.rack.reordering = True
+    script.now += RTT
+    sack(script, (sent[1], sent[half]))
+    sent += script.out()
+    script.wait(RTT / 2)
+    assert seqs(script.out()) == [sent[0].seq]
+    threshold, flights = connection.sender.congestion.threshold, [connection.sender.board.pipe]
+    for segment in sent[half + 1 :]:
+        sack(script, (sent[1], segment))
+        script.out()
+        flights.append(connection.sender.board.pipe)
+    # It comes down to the new window evenly, over the whole round trip.
+    assert flights[-1] == pytest.approx(threshold, abs=2 * FULL)
+    assert flights[len(flights) // 2] == pytest.approx((flights[0] + threshold) / 2, abs=2 * FULL)
+
+
+def test_a_burst_of_acknowledgements_allows_what_they_would_one_by_one() -> None:
+    """Below the new window recovery doubles what is under way in each round trip, like slow start."""
+    for together in (1, 4, 16):
+        reduction = ProportionalRateReduction()
+        reduction.begin(500 * FULL)
+        under_way, rounds = 1, [1]
+        for _ in range(4):
+            sent = 0
+            for index in range(1, under_way + 1):
+                pipe = (under_way - index + sent) * FULL
+                reduction.acknowledged(FULL, pipe, 350 * FULL, True, FULL)
+                if index % together == 0 or index == under_way:
+                    segments = reduction.budget // FULL
+                    reduction.sent(segments * FULL)
+                    sent += segments
+            under_way = sent
+            rounds.append(sent)
+        assert rounds == [1, 2, 4, 8, 16]
+
+
+def test_what_arrives_before_anything_was_sent_again_was_not_lost() -> None:
+    """A burst tells of a loss, and right behind of the arrival of what was deemed lost."""
+    for timestamps in (True, False):
+        script, connection = settled(timestamps=timestamps)
+        sent = flight(script, connection, 10)
+        window = connection.sender.congestion.window
+        script.now += RTT
+        blocks = ((sent[2].seq, (sent[9].seq + len(sent[9].payload)) & MASK),)
+        script.give(script.segment(sack_blocks=blocks), script.segment(ACK | PSH, b"x", ack=sent[1].seq))
+        assert not connection.sender.in_recovery
+        assert connection.sender.congestion.window >= window
+        assert connection.sender.rack.reordering
+        assert not any(segment.payload for segment in script.out())
+        # The other one has its time, too, and is lost then.
+        script.wait(RTT / 2)
+        assert seqs(script.out()) == [sent[1].seq]
+        assert connection.sender.congestion.window < window
 
 
 def test_eifel_a_timeout_for_nothing_is_taken_back() -> None:

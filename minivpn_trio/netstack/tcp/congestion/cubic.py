@@ -15,7 +15,7 @@ _CEILING = 1 << 30
 #: Segments that may follow each other at once after a recovery.
 _BURST = 32
 
-_Memory = tuple[int, int, float, float, float, float, float]
+_Memory = tuple[int, int, float, float, float, float, float, HyStart | None]
 
 
 class Cubic:
@@ -110,7 +110,7 @@ class Cubic:
 
     def _remember(self) -> None:
         self._before = (
-            self.window, self.threshold, self._peak, self._k, self._prior, self._estimate, self._epoch,
+            self.window, self.threshold, self._peak, self._k, self._prior, self._estimate, self._epoch, self._hystart,
         )  # fmt: skip
 
     def _reduce(self, in_flight: int) -> None:
@@ -148,7 +148,9 @@ class Cubic:
         """As if the last reduction had not been."""
         if self._before is None:
             return
-        window, self.threshold, self._peak, self._k, self._prior, self._estimate, self._epoch = self._before
+        (
+            window, self.threshold, self._peak, self._k, self._prior, self._estimate, self._epoch, self._hystart,
+        ) = self._before  # fmt: skip
         self._before = None
         self.window = max(self.window, window)
 

@@ -23,8 +23,8 @@ class NewReno:
         self.window: int = initial_segments * mss
         self.threshold: int = _CEILING
         self._hystart: HyStart | None = HyStart()
-        #: Window and threshold before the last reduction.
-        self._before: tuple[int, int] | None = None
+        #: Window, threshold and slow start before the last reduction.
+        self._before: tuple[int, int, HyStart | None] | None = None
         #: Bytes acknowledged since the window grew last (RFC 3465).
         self._credit = 0
 
@@ -51,7 +51,7 @@ class NewReno:
 
     def handle_loss(self, in_flight: int, now: float) -> None:
         """Half of what was in flight, at least two segments (RFC 5681, equation 4)."""
-        self._before = (self.window, self.threshold)
+        self._before = (self.window, self.threshold, self._hystart)
         self._hystart = None
         self.threshold = max(in_flight // 2, 2 * self._mss)
         self.window = self.threshold
@@ -60,7 +60,7 @@ class NewReno:
     def handle_timeout(self, in_flight: int, now: float) -> None:
         """Start over with one segment (RFC 5681, 3.1); repeated timeouts leave the threshold alone."""
         if in_flight:
-            self._before = (self.window, self.threshold)
+            self._before = (self.window, self.threshold, self._hystart)
             self._hystart = None
             self.threshold = max(in_flight // 2, 2 * self._mss)
         self.window = self._mss
@@ -74,7 +74,8 @@ class NewReno:
     def handle_undo(self, now: float) -> None:
         """As if the last reduction had not been."""
         if self._before is not None:
-            self.window, self.threshold = max(self.window, self._before[0]), self._before[1]
+            window, self.threshold, self._hystart = self._before
+            self.window = max(self.window, window)
             self._before = None
 
     def handle_idle(self, now: float) -> None:

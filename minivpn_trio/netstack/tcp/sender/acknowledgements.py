@@ -76,11 +76,10 @@ class Acknowledgements(Timers):
             self.retries = 0
             self.rto.progress()
             self.stalled_since = now
-            # An acknowledgement of everything proves nothing: a lost segment that came again explains it as well
-            # (RFC 5682, 2.1, step 2a).
-            late = board.late if self._recovery_point is None or ack < self._recovery_point else 0
-            if self._undo.active and self._undo.advanced(echoed, late, self.sack):
-                self._take_back(now)
+            if self._undo.active:
+                everything = self._recovery_point is not None and ack >= self._recovery_point
+                if self._undo.advanced(echoed, board.late, everything, self.sack):
+                    self._take_back(now)
             if self._recovery_point is None:
                 self.congestion.handle_ack(acked, in_flight, rtt, now)
             else:
@@ -91,7 +90,7 @@ class Acknowledgements(Timers):
             self._judge_probe(ack, acked, bool(blocks), duplicate, empty, in_flight, now)
         found, waiting = False, 0.0
         if (board.sacked or self._recovery_point is not None or self._duplicates) and self.una < self.nxt:
-            found, waiting = self._detect_losses(acked, now)
+            found, waiting = self._detect_losses(acked, outstanding, now)
             if self._recovery_point is not None and not self._slow and self._rate_control is None:
                 delivered = outstanding - (self.nxt - self.una - board.sacked_bytes)
                 if delivered or found:

@@ -21,8 +21,9 @@ class Recovery(Segmentation):
 
     retransmissions: int
 
-    def _detect_losses(self, acked: int, now: float) -> tuple[bool, float]:
-        """Whether something new is lost; when to look again (0.0: no need)."""
+    def _detect_losses(self, acked: int, outstanding: int, now: float) -> tuple[bool, float]:
+        """Whether something new is lost; when to look again (0.0: no need). ``outstanding`` is what was neither
+        acknowledged nor SACKed before the present acknowledgement, of which ``acked`` bytes are news."""
         board = self.board
         recovering = self._recovery_point is not None
         waiting = 0.0
@@ -46,10 +47,10 @@ class Recovery(Segmentation):
             found = acked > 0 and board.lose_first()
             self._retransmit_now = self._retransmit_now or found
         if found and not recovering:
-            self._begin_recovery(acked, now)
+            self._begin_recovery(acked, outstanding, now)
         return found, waiting
 
-    def _begin_recovery(self, acked: int, now: float) -> None:
+    def _begin_recovery(self, acked: int, outstanding: int, now: float) -> None:
         in_flight = self.nxt - self.una
         self._recovery_point = self.nxt
         self._slow = False
@@ -60,7 +61,7 @@ class Recovery(Segmentation):
         # A model of the path counts what is under way; the others, what was when it was lost.
         flight = in_flight if self._rate_control is None else self.board.pipe
         self.congestion.handle_loss(flight + acked, now)
-        self._prr.begin(in_flight, self.mss)
+        self._prr.begin(outstanding)
 
     def _advance_recovering(self, acked: int, in_flight: int, rtt: float, now: float) -> None:
         """``una`` moved in recovery: leave it, or grow the window after a timeout."""

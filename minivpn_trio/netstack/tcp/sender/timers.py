@@ -51,7 +51,7 @@ class Timers(TailProbe):
         """``deadline`` has passed. True: ask the peer for its window, with an old sequence number and no data."""
         timer = self._timer
         if timer is Timer.REORDER:
-            _, waiting = self._detect_losses(0, now)
+            _, waiting = self._detect_losses(0, self.nxt - self.una - self.board.sacked_bytes, now)
             self._arm(now, waiting)
             return False
         if timer is Timer.TAIL:
