@@ -149,7 +149,22 @@ SCENARIOS: dict[str, Defect] = {
         "sack and late > 0 and not everything",
         "sack and late > 0",
     ),
-    "what arrives before anything was sent again is no sign": (Undo.advanced, "spurious = late > 0", "return False"),
+    "what arrives before anything was sent again is no sign": (
+        Undo.advanced,
+        "spurious = late > 0 and (sack or everything)",
+        "return False",
+    ),
+    "without SACK a part tells of the rest": (Undo.advanced, "late > 0 and (sack or everything)", "late > 0"),
+    "a lost probe that arrives was the original": (
+        Scoreboard.acknowledge,
+        "                elif segment.transmissions == 1:\n                    late += 1\n",
+        "                else:\n                    late += 1\n",
+    ),
+    "acknowledgements byte by byte allow a burst": (
+        ProportionalRateReduction.acknowledged,
+        "(min(mss, delivered) if good else 0)",
+        "(mss if good else 0)",
+    ),
     "what one acknowledgement of a burst allowed is forgotten": (
         ProportionalRateReduction.acknowledged,
         "unused = max(self.budget, 0)",
@@ -249,7 +264,7 @@ SCENARIOS: dict[str, Defect] = {
     "a reordering window with three SACKed": (Rack.tolerance, "if not self.reordering and", "if False and"),
     "recovery in one burst": (
         ProportionalRateReduction.acknowledged,
-        "self._delivered * threshold // self._flight",
+        "self._delivered * min(threshold, self._flight) // self._flight",
         "self._delivered * 4",
     ),
     "recovery stalls": (

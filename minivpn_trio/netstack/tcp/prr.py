@@ -32,14 +32,15 @@ class ProportionalRateReduction:
         self._delivered = self._out = self.budget = 0
 
     def acknowledged(self, delivered: int, pipe: int, threshold: int, good: bool, mss: int) -> None:
-        """``delivered`` bytes arrived. ``good``: the first hole was filled, and no more loss came to light."""
+        """``delivered`` bytes arrived. ``good``: ``una`` moved, and no more loss came to light."""
         self._delivered += delivered
         if pipe > threshold:
-            budget = -(-self._delivered * threshold // self._flight) - self._out
+            budget = -(-self._delivered * min(threshold, self._flight) // self._flight) - self._out
         else:
-            # Conservation of packets, and a segment more if all goes well.
+            # Conservation of packets, and a segment more if all goes well; no more than what arrived, lest a peer that
+            # acknowledges byte by byte make it a burst.
             unused = max(self.budget, 0)
-            limit = max(self._delivered - self._out, unused + delivered) + (mss if good else 0)
+            limit = max(self._delivered - self._out, unused + delivered) + (min(mss, delivered) if good else 0)
             budget = min(threshold - pipe, limit)
         self.budget = max(budget, 0 if self._out else mss)
 

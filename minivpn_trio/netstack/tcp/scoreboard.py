@@ -98,7 +98,7 @@ class Scoreboard:
         #: Sum and number of the SACKed segments.
         self.sacked_bytes = self.sacked = 0
         #: What the last ``acknowledge`` and ``sack`` found newly arrived: the newest that was sent once, the one
-        #: sent last among the retransmitted, and how many that were deemed lost but not yet sent again.
+        #: sent last among the retransmitted, and how many that were deemed lost but never sent again.
         self.sample: SentSegment | None = None
         self.resent: SentSegment | None = None
         self.late: int = 0
@@ -149,7 +149,7 @@ class Scoreboard:
             else:
                 if not segment.lost or segment.resent:
                     pipe -= size
-                else:
+                elif segment.transmissions == 1:
                     late += 1
                 if segment.transmissions == 1:
                     sample = segment
@@ -245,9 +245,8 @@ class Scoreboard:
             self.sacked_bytes += size
             self.sacked += 1
             self.pipe -= size * ((not segment.lost) + segment.resent)
-            if segment.lost and not segment.resent:
-                self.late += 1
             if segment.transmissions == 1:
+                self.late += segment.lost
                 if first is None:
                     first = segment.end
                 if sample is None or segment.end > sample.end:

@@ -2,10 +2,11 @@
 
 After a spurious retransmission the first acknowledgement that moves ``una`` was caused by the original, which
 its echoed timestamp tells; or every retransmission of the episode is reported as a
-duplicate. What arrives before anything was sent again, which is often when acknowledgements come in bursts, can only
-be the original. A peer without timestamps but with SACK that names what was deemed lost by the timer and never
-sent again, but not everything, says the same (F-RTO, RFC 5682, whose second acknowledgement is left to RACK: a hole
-behind the first one shows up in it as a loss of its own). The answer is RFC 4015's: back to what was.
+duplicate. What was sent once, is deemed lost and arrives before anything was sent again, as it happens when
+acknowledgements come in bursts, can only be the original. A peer without timestamps but with SACK that names what
+was deemed lost by the timer and never sent again, but not everything, says the same (F-RTO, RFC 5682, whose second
+acknowledgement is left to RACK: a hole behind the first one shows up in it as a loss of its own). The answer is RFC
+4015's: back to what was.
 """
 
 from __future__ import annotations
@@ -45,12 +46,13 @@ class Undo:
 
     def advanced(self, echoed: float, late: int, everything: bool, sack: bool) -> bool:
         """``una`` moved, by a segment that echoes what we sent at ``echoed`` (-1.0: not known); ``late`` segments,
-        deemed lost and not sent again, arrived. ``everything``: it moved past all that was in flight when the
+        deemed lost and never sent again, arrived. ``everything``: it moved past all that was in flight when the
         episode began. True: the episode is over, it was for nothing."""
         if self._judged or not self.active:
             return False
         if self._first_at == inf:
-            spurious = late > 0
+            # Without SACK a part says nothing about the rest, which only this recovery would find (RFC 6582).
+            spurious = late > 0 and (sack or everything)
         else:
             self._judged = True
             # Timestamps count milliseconds. An acknowledgement of everything proves nothing without them: a lost
@@ -59,6 +61,11 @@ class Undo:
         if spurious:
             self.active = False
         return spurious
+
+    def over(self) -> None:
+        """The losses are repaired. A DSACK may still come for what was sent again."""
+        if self._first_at == inf:
+            self.active = False
 
     def duplicate(self, start: Position, segments: int) -> bool:
         """A DSACK named ``segments`` segments from ``start``. True: all that was sent again had arrived before."""

@@ -245,6 +245,51 @@ def test_a_burst_of_acknowledgements_allows_what_they_would_one_by_one() -> None
         assert rounds == [1, 2, 4, 8, 16]
 
 
+def test_a_peer_that_acknowledges_byte_by_byte_gets_no_burst() -> None:
+    reduction = ProportionalRateReduction()
+    reduction.begin(500 * FULL)
+    reduction.acknowledged(FULL, 10 * FULL, 350 * FULL, True, FULL)
+    assert reduction.budget == 2 * FULL
+    reduction.sent(2 * FULL)
+    for _ in range(300):
+        reduction.acknowledged(1, 12 * FULL, 350 * FULL, True, FULL)
+    assert reduction.budget <= 600
+    # However much arrives, the window is the limit.
+    reduction.acknowledged(400 * FULL, 300 * FULL, 350 * FULL, True, FULL)
+    assert reduction.budget == 50 * FULL
+
+
+def test_without_sack_a_part_that_arrives_says_nothing_of_the_rest() -> None:
+    """Of ten the first is late and the sixth lost: what is missing after the partial acknowledgement goes out at once
+    (RFC 6582)."""
+    script, connection = settled(sack=False)
+    sent = flight(script, connection, 10)
+    script.now += RTT
+    duplicates = [script.segment(window=60_000) for _ in range(8)]
+    script.give(*duplicates, script.segment(ACK | PSH, b"x", ack=sent[5].seq))
+    assert sent[5].seq in seqs(script.out())
+
+
+def test_a_probe_that_arrives_late_does_not_excuse_the_loss_it_repaired() -> None:
+    """The last segment was lost; its tail loss probe is late, so RACK calls that lost as well; and then it arrives."""
+    script, connection = settled()
+    sent = flight(script, connection, 2)
+    script.wait(2 * RTT + 0.011)
+    assert seqs(script.out()) == [sent[1].seq]
+    script.give(script.segment(ack=sent[1].seq))
+    window = connection.sender.congestion.window
+    script.wait(0.01)
+    more = flight(script, connection, 5)
+    script.wait(RTT)
+    blocks = ((more[0].seq, (more[4].seq + FULL) & MASK),)
+    script.give(
+        script.segment(sack_blocks=blocks, ack=sent[1].seq),
+        script.segment(ACK | PSH, b"x", ack=(more[4].seq + FULL) & MASK),
+    )
+    assert connection.sender.una == connection.sender.nxt
+    assert connection.sender.congestion.window < window
+
+
 def test_what_arrives_before_anything_was_sent_again_was_not_lost() -> None:
     """A burst tells of a loss, and right behind of the arrival of what was deemed lost."""
     for timestamps in (True, False):

@@ -162,6 +162,8 @@ class Bbr:
             rates.popleft()
 
     def _judge_losses(self, sample: RateSample) -> None:
+        # Less than before, if what was lost turned out not to be.
+        self._lost_before = min(self._lost_before, sample.lost)
         lost = sample.lost - self._lost_before
         most = max(_OVERFLOW_SEGMENTS * self._mss, _OVERFLOW * (self._delivered - self._delivered_before + lost))
         if lost > most and not self._overflowed:
@@ -298,6 +300,9 @@ class Bbr:
         if self._before_cut is not None:
             bound, self._full = self._before_cut
             self._bound = max(self._bound, bound)
+            self._overflowed = False
+            if not self._full and self._mode is not _Mode.PROBE_RTT:
+                self._mode = _Mode.STARTUP
         self.handle_recovered(0, now)
 
     def handle_idle(self, now: float) -> None:

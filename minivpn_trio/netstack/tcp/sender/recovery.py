@@ -23,7 +23,7 @@ class Recovery(Segmentation):
 
     def _detect_losses(self, acked: int, outstanding: int, now: float) -> tuple[bool, float]:
         """Whether something new is lost; when to look again (0.0: no need). ``outstanding`` is what was neither
-        acknowledged nor SACKed before the present acknowledgement, of which ``acked`` bytes are news."""
+        acknowledged nor SACKed before the present acknowledgement, which moved ``una`` by ``acked`` bytes."""
         board = self.board
         recovering = self._recovery_point is not None
         waiting = 0.0
@@ -70,6 +70,7 @@ class Recovery(Segmentation):
         if self.una >= point:
             self._recovery_point = None
             self._slow = False
+            self._undo.over()
             self.rack.recovered()
             self.congestion.handle_recovered(self.board.pipe, now)
         elif self._slow and self.congestion.window < self.congestion.threshold:

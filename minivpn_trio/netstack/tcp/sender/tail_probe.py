@@ -60,5 +60,7 @@ class TailProbe(Recovery):
             self.tail_probes -= 1
             self.retransmissions += 1
             if self._recovery_point is None:
+                # What a DSACK says of the last episode would take this one's reduction back.
+                self._undo.active = False
                 self.congestion.handle_loss(in_flight, now)
                 self.congestion.handle_recovered(self.board.pipe, now)
