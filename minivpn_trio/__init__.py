@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from .events import Event
     from .networkio.dial import DialerContext
-    from .networkio.transports import Transport
+    from .networkio.transport import Transport
     from .profiles import load_config
     from .stats import TunnelStats
     from .trace_sinks import ArchivalTracer, JSONLinesTracer, LoggingTracer, TeeTracer
@@ -103,7 +103,7 @@ _HOMES = {
     "TunnelClosed": ".errors",
     "Event": ".events",
     "DialerContext": ".networkio.dial",
-    "Transport": ".networkio.transports",
+    "Transport": ".networkio.transport",
     "TunnelStats": ".stats",
     "ArchivalTracer": ".trace_sinks",
     "JSONLinesTracer": ".trace_sinks",

@@ -65,7 +65,7 @@ from .events import (
 )
 from .items import Burst, TunnelUp
 from .networkio.dial import DialerContext, Endpoint, dial, is_numeric, over_stream, resolve
-from .networkio.transports import Transport
+from .networkio.transport import Transport
 from .packet.ids import RandomBytes, Role
 from .packetmuxer.control_wrap import make_control_wrap
 from .ports import Inlet, WaitingOutlet

@@ -34,7 +34,7 @@ from .errors import (
 from .events import Challenged, Event, ResetDone, SessionState
 from .items import ChallengeAnswer, TunnelUp
 from .networkio import worker as networkio_worker
-from .networkio.transports import FloatingTransport, PathWatcher, Transport
+from .networkio.transport import FloatingTransport, PathWatcher, Transport
 from .packet.ids import RandomBytes, Role
 from .packetmuxer import worker as packetmuxer_worker
 from .packetmuxer.control_wrap import ControlWrap

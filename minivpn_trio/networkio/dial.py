@@ -4,6 +4,9 @@ The name is resolved once, outside the tunnel of course, and every address is
 tried in turn. Numeric hosts never touch a resolver. Where a remote is reached
 through a proxy (proxies.py, obfs4.py), its name is the proxy's to resolve, and
 nothing here ever dials it directly.
+
+The sockets are made from the standard library's, so they never go through a
+socket factory that a program installed for its traffic inside the tunnel.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from ..errors import Stage, TransportError
 from .floating import FloatingUDPTransport
 from .framing import max_frame_of
 from .scramble import Scrambler
-from .transports import ScrambledTransport, StreamTransport, Transport, UDPTransport
+from .transport import Transport
+from .transports import ScrambledTransport, StreamTransport, UDPTransport
 
 __all__ = [
     "DialerContext",

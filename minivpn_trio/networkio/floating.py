@@ -19,7 +19,8 @@ import trio
 
 from ..errors import DropReason
 from ..items import Burst, ForeignBurst
-from .transports import MAX_BURST, MAX_ERRORS_IN_A_ROW, RECEIVE_SIZE, TRANSIENT_ERRNOS, UDPTransport
+from .transport import MAX_BURST, RECEIVE_SIZE
+from .transports import MAX_ERRORS_IN_A_ROW, TRANSIENT_ERRNOS, UDPTransport
 
 __all__ = ["FloatingUDPTransport"]
 

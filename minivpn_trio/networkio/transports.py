@@ -10,9 +10,6 @@ A datagram that is too long for the path goes in fragments, which the kernel
 makes, as openvpn's go unless ``mtu-disc`` is set: it arrives, if slowly. What the
 kernel knows of the path is looked at now and then (``PathWatcher``), so that
 the tunnel can make its packets smaller.
-
-The sockets are made from the standard library's, so they never go through a
-socket factory that a program installed for its traffic inside the tunnel.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import trio
 
@@ -33,24 +30,16 @@ from ..items import Burst, ForeignBurst
 from ..stats import TransportStats
 from .framing import DEFAULT_MAX_FRAME, LENGTH_SIZE, FrameReader, frame_burst
 from .scramble import Scrambler
+from .transport import MAX_BURST, RECEIVE_SIZE, FloatingTransport, PathWatcher, Transport
 
 __all__ = [
-    "MAX_BURST",
-    "FloatingTransport",
-    "PathWatcher",
-    "PromptTransport",
     "ScrambledTransport",
     "StreamTransport",
-    "Transport",
     "UDPTransport",
     "segmentation",
     "train_end",
 ]
 
-#: Most datagrams handed over at once.
-MAX_BURST = 64
-#: Room for any datagram that a server may send: the largest tun-mtu we announce, plus overhead.
-RECEIVE_SIZE = 65536
 #: linux/udp.h; the socket module has no names for these.
 SOL_UDP = 17
 UDP_SEGMENT = 103
@@ -77,84 +66,6 @@ PATH_LOOK = 64
 HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 #: How many errors in a row a drain swallows before it yields to the scheduler.
 MAX_ERRORS_IN_A_ROW = 16
-
-
-@runtime_checkable
-class Transport(Protocol):
-    """What the networkio workers need of a way to the server.
-
-    An application passes its own through ``connect=``: an obfuscating or
-    recording transport, a test link.
-    """
-
-    @property
-    def is_stream(self) -> bool:
-        """True where bytes arrive in order and none are lost (TCP): changes the announced options."""
-        ...
-
-    @property
-    def peer(self) -> str | None:
-        """The server's numeric address, where there is one."""
-        ...
-
-    async def receive(self) -> Burst:
-        """1 to 64 datagrams. Raises OSError or trio.BrokenResourceError when the transport is
-        broken, trio.EndOfChannel when the server closed it. Cancellation loses nothing.
-        """
-        ...
-
-    async def send(self, burst: Burst) -> None:
-        """Send every datagram of ``burst``, waiting for room. Errors as for ``receive``."""
-        ...
-
-    def send_nowait(self, burst: Burst) -> None:
-        """Send what goes out without waiting and forget the rest: for saying goodbye."""
-        ...
-
-    def established(self) -> None:
-        """The session is up: what the network says of a single packet no longer ends it."""
-        ...
-
-    def stats(self) -> TransportStats:
-        """Counters so far."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close. Idempotent."""
-        ...
-
-
-@runtime_checkable
-class PromptTransport(Protocol):
-    """A transport that can also send without a task that waits."""
-
-    def send_some(self, burst: Burst) -> int:
-        """Send from the front of ``burst`` what goes out without waiting, and return how many datagrams need not
-        come again. Never called while ``send`` runs. Errors as for ``send``.
-        """
-        ...
-
-
-@runtime_checkable
-class FloatingTransport(Protocol):
-    """A transport whose peer may come to be elsewhere. What comes from there is an ``items.ForeignBurst``."""
-
-    def adopt(self, source: Any) -> None:
-        """The peer has proved that it is at ``source``, that of a ForeignBurst: send there from now on."""
-        ...
-
-
-@runtime_checkable
-class PathWatcher(Protocol):
-    """A transport that knows how large a packet its path takes whole."""
-
-    @property
-    def path_mtu(self) -> int | None:
-        """Bytes of outer IP packet; None: not known."""
-        ...
-
-    #: Called when that changed, from within a call that sends.
-    on_path_mtu: Callable[[], None] | None
 
 
 class UDPTransport:

@@ -6,7 +6,7 @@ import trio
 
 from ..items import Burst
 from ..ports import Inlet, WaitingOutlet, stepped
-from .transports import PromptTransport, Transport
+from .transport import PromptTransport, Transport
 
 __all__ = ["move_down", "move_up"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import trio
 
 from ..items import Burst
-from ..networkio.transports import MAX_BURST
+from ..networkio.transport import MAX_BURST
 from ..stats import TransportStats
 
 __all__ = ["LinkConditions", "LinkModel", "MemoryTransport", "memory_link"]

@@ -12,7 +12,8 @@ from minivpn_trio.config.model import Remote, TunnelConfig
 from minivpn_trio.config.ovpn import load_config
 from minivpn_trio.items import Burst
 from minivpn_trio.networkio.dial import dial, resolve
-from minivpn_trio.networkio.transports import Transport, UDPTransport
+from minivpn_trio.networkio.transport import Transport
+from minivpn_trio.networkio.transports import UDPTransport
 
 CLIENTS = 24
 LOSS = 0.2

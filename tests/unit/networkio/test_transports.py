@@ -14,11 +14,10 @@ from minivpn_trio.config.model import Remote, TunnelConfig
 from minivpn_trio.errors import DropReason, Stage, TransportError
 from minivpn_trio.networkio import transports
 from minivpn_trio.networkio.dial import dial, resolve
+from minivpn_trio.networkio.transport import MAX_BURST, Transport
 from minivpn_trio.networkio.transports import (
-    MAX_BURST,
     MAX_TRAIN_SEGMENTS,
     StreamTransport,
-    Transport,
     UDPTransport,
     segmentation,
     train_end,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from minivpn_trio.networkio.transports import Transport
+from minivpn_trio.networkio.transport import Transport
 from minivpn_trio.testing import LinkConditions, LinkModel, link, memory_link
 from minivpn_trio.testing.strategies import link_conditions
 
