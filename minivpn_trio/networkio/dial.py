@@ -26,8 +26,9 @@ from ..errors import Stage, TransportError
 from .floating import FloatingUDPTransport
 from .framing import max_frame_of
 from .scramble import Scrambler
+from .stream import StreamTransport
 from .transport import Transport
-from .transports import ScrambledTransport, StreamTransport, UDPTransport
+from .transports import ScrambledTransport, UDPTransport
 
 __all__ = [
     "DialerContext",

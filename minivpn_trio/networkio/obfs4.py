@@ -27,7 +27,7 @@ from .dial import in_words, lookup, open_socket
 from .framing import max_frame_of
 from .pluggable import Handshake, Refused, environment, socks_arguments
 from .proxies import failure, socks_connect
-from .transports import StreamTransport
+from .stream import StreamTransport
 
 __all__ = ["PROGRAMS", "Obfs4Transport", "dial_obfs4"]
 

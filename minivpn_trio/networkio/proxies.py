@@ -27,8 +27,9 @@ from .dial import first_to_connect, in_words, lookup, open_socket, remedy_for
 from .framing import max_frame_of
 from .http_connect import HTTPConnect, answer_challenge, authority, basic
 from .socks5 import AssociateRefused, UDPAssociate, datagram_header, strip_header_untrusted
+from .stream import StreamTransport
 from .transport import Transport
-from .transports import StreamTransport, UDPTransport
+from .transports import UDPTransport
 
 __all__ = ["SocksUDPTransport", "connect_to", "dial_through", "failure", "socks_connect"]
 

@@ -13,7 +13,7 @@ from trio.testing import MockClock, check_half_closeable_stream
 from minivpn_trio import TunDialer, open_tun_dialer, wiring
 from minivpn_trio.config.model import Remote
 from minivpn_trio.netstack import scapy_wire
-from minivpn_trio.networkio.transports import StreamTransport
+from minivpn_trio.networkio.stream import StreamTransport
 from minivpn_trio.testing import LinkConditions, VPNServer, open_vpn_server
 from minivpn_trio.testing.services import echo, pattern
 

@@ -25,6 +25,30 @@ async def failure_of(remote: Remote, config: TunnelConfig) -> TransportError:
     return caught.value
 
 
+async def test_resolve_gives_every_address_once() -> None:
+    endpoints = await resolve(Remote("localhost", 1194, "udp4"))
+    assert [e.address for e in endpoints] == [("127.0.0.1", 1194)]
+    (six,) = await resolve(Remote("::1", 1194, "tcp6"))
+    assert six.family == socket.AF_INET6
+
+
+async def test_a_name_without_address_says_so() -> None:
+    with pytest.raises(TransportError, match=r"no address for nowhere\.invalid") as caught:
+        await resolve(Remote("nowhere.invalid"))
+    assert caught.value.stage is Stage.RESOLVE
+
+
+async def test_dialling_a_closed_tcp_port_fails_at_once() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (endpoint,) = await resolve(Remote("127.0.0.1", port, "tcp"))
+    with trio.fail_after(2), pytest.raises(TransportError, match="Connection refused") as caught:
+        await dial(endpoint, TunnelConfig(remotes=()))
+    assert caught.value.stage is Stage.DIAL
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
 @pytest.mark.parametrize(
     ("host", "config", "text"),
     [

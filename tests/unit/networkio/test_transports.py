@@ -10,20 +10,10 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from minivpn_trio.config.model import Remote, TunnelConfig
-from minivpn_trio.errors import DropReason, Stage, TransportError
+from minivpn_trio.errors import DropReason
 from minivpn_trio.networkio import transports
-from minivpn_trio.networkio.dial import dial, resolve
-from minivpn_trio.networkio.transport import MAX_BURST, Transport
-from minivpn_trio.networkio.transports import (
-    MAX_TRAIN_SEGMENTS,
-    StreamTransport,
-    UDPTransport,
-    segmentation,
-    train_end,
-)
-
-SETTINGS = TunnelConfig(remotes=())
+from minivpn_trio.networkio.transport import MAX_BURST
+from minivpn_trio.networkio.transports import MAX_TRAIN_SEGMENTS, UDPTransport, segmentation, train_end
 
 
 @pytest.fixture
@@ -228,81 +218,6 @@ async def test_an_oversized_datagram_is_dropped_and_counted(udp_pair: tuple[UDPT
     await transport.send([b"x" * 65508, b"fits"])
     assert server.recv(100) == b"fits"
     assert transport.stats().drops[DropReason.TOO_LONG] == 1
-
-
-async def test_a_stream_carries_frames_cut_anywhere() -> None:
-    near, far = trio.testing.memory_stream_pair()
-    transport = StreamTransport(near, "192.0.2.1")
-    assert isinstance(transport, Transport)
-    await transport.send([b"one", b"twotwo"])
-    assert await far.receive_some() == b"\x00\x03one\x00\x06twotwo"
-    await far.send_all(b"\x00\x05he")
-    with trio.move_on_after(0.01) as scope:
-        await transport.receive()
-    assert scope.cancelled_caught
-    await far.send_all(b"llo\x00\x01!\x00")
-    assert await transport.receive() == [b"hello", b"!"]
-    await far.aclose()
-    with pytest.raises(trio.EndOfChannel):
-        await transport.receive()
-
-
-async def test_resolve_gives_every_address_once() -> None:
-    endpoints = await resolve(Remote("localhost", 1194, "udp4"))
-    assert [e.address for e in endpoints] == [("127.0.0.1", 1194)]
-    (six,) = await resolve(Remote("::1", 1194, "tcp6"))
-    assert six.family == socket.AF_INET6
-
-
-async def test_a_name_without_address_says_so() -> None:
-    with pytest.raises(TransportError, match=r"no address for nowhere\.invalid") as caught:
-        await resolve(Remote("nowhere.invalid"))
-    assert caught.value.stage is Stage.RESOLVE
-
-
-async def test_dialling_a_closed_tcp_port_fails_at_once() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (endpoint,) = await resolve(Remote("127.0.0.1", port, "tcp"))
-    with trio.fail_after(2), pytest.raises(TransportError, match="Connection refused") as caught:
-        await dial(endpoint, SETTINGS)
-    assert caught.value.stage is Stage.DIAL
-    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
-
-
-async def test_what_a_stream_takes_at_once_is_followed_by_the_rest() -> None:
-    """Nothing is lost, doubled or out of order, wherever in a frame the socket was full."""
-    near, far = socket.socketpair()
-    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    transport = StreamTransport(trio.SocketStream(trio.socket.from_stdlib_socket(near)))
-    received = StreamTransport(trio.SocketStream(trio.socket.from_stdlib_socket(far)))
-    sent = [bytes([number]) * (1 + number * 37 % 1500) for number in range(250)]
-    got: list[bytes] = []
-
-    async def collect() -> None:
-        while len(got) < len(sent):
-            got.extend(await received.receive())
-
-    partly = 0
-    async with trio.open_nursery() as nursery:
-        for start in range(0, len(sent), 10):
-            burst = sent[start : start + 10]
-            count = transport.send_some(burst)
-            assert 0 <= count <= len(burst)
-            partly += transport._begun > 0
-            if count < len(burst):
-                if not nursery.child_tasks:
-                    nursery.start_soon(collect)
-                await transport.send(burst[count:])
-        if not nursery.child_tasks and len(got) < len(sent):
-            nursery.start_soon(collect)
-    assert got == sent
-    assert partly, "the socket was never full in the middle of a frame"
-    assert transport.stats().packets_out == len(sent)
-    await transport.aclose()
-    assert transport.send_some([b"x"]) == 0
-    await received.aclose()
 
 
 class Path:
