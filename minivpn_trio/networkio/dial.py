@@ -26,9 +26,10 @@ from ..errors import Stage, TransportError
 from .floating import FloatingUDPTransport
 from .framing import max_frame_of
 from .scramble import Scrambler
+from .scrambled import ScrambledTransport
 from .stream import StreamTransport
 from .transport import Transport
-from .transports import ScrambledTransport, UDPTransport
+from .transports import UDPTransport
 
 __all__ = [
     "DialerContext",

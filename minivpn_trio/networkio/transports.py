@@ -1,10 +1,10 @@
-"""How bytes reach the server: UDP datagrams, and the disguise that they, or a stream, may have.
+"""A connected UDP socket, by bursts.
 
-A transport moves bursts. ``UDPTransport`` drains its socket with plain
-non-blocking calls after one ``wait_readable`` (a trio ``recv`` costs five
-times a drained one), and hands runs of equal-sized datagrams to the kernel in
-one call by UDP generic segmentation offload where the kernel has it. Whether
-the host coalesces datagrams on the way in (UDP_GRO) is tried out now and then, and kept while it does.
+``UDPTransport`` drains its socket with plain non-blocking calls after one
+``wait_readable`` (a trio ``recv`` costs five times a drained one), and hands
+runs of equal-sized datagrams to the kernel in one call by UDP generic
+segmentation offload where the kernel has it. Whether the host coalesces datagrams
+on the way in (UDP_GRO) is tried out now and then, and kept while it does.
 
 A datagram that is too long for the path goes in fragments, which the kernel
 makes, as openvpn's go unless ``mtu-disc`` is set: it arrives, if slowly. What the
@@ -20,17 +20,15 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import trio
 
 from ..errors import DropReason
-from ..items import Burst, ForeignBurst
+from ..items import Burst
 from ..stats import TransportStats
-from .scramble import Scrambler
-from .transport import MAX_BURST, RECEIVE_SIZE, FloatingTransport, PathWatcher, Transport
+from .transport import MAX_BURST, RECEIVE_SIZE
 
-__all__ = ["ScrambledTransport", "UDPTransport", "segmentation", "train_end"]
+__all__ = ["UDPTransport", "segmentation", "train_end"]
 
 #: linux/udp.h; the socket module has no names for these.
 SOL_UDP = 17
@@ -303,67 +301,3 @@ def train_end(burst: Sequence[bytes], start: int) -> int:
 def segmentation(size: int) -> tuple[int, int, bytes]:
     """The ancillary message that makes the kernel cut what is sent into datagrams of ``size`` bytes."""
     return SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)
-
-
-class ScrambledTransport:
-    """Another transport whose packets are disguised. Owns it."""
-
-    def __init__(self, inner: Transport, scrambler: Scrambler) -> None:
-        self._inner = inner
-        self._scrambler = scrambler
-
-    @property
-    def is_stream(self) -> bool:
-        """As the inner transport's."""
-        return self._inner.is_stream
-
-    @property
-    def peer(self) -> str | None:
-        """As the inner transport's."""
-        return self._inner.peer
-
-    @property
-    def path_mtu(self) -> int | None:
-        """As the inner transport's: a disguise adds nothing."""
-        return self._inner.path_mtu if isinstance(self._inner, PathWatcher) else None
-
-    @property
-    def on_path_mtu(self) -> Callable[[], None] | None:
-        """The inner transport's."""
-        return self._inner.on_path_mtu if isinstance(self._inner, PathWatcher) else None
-
-    @on_path_mtu.setter
-    def on_path_mtu(self, callback: Callable[[], None] | None) -> None:
-        if isinstance(self._inner, PathWatcher):
-            self._inner.on_path_mtu = callback
-
-    async def receive(self) -> Burst:
-        """1 to 64 datagrams. Errors and cancellation as with the inner transport."""
-        burst = await self._inner.receive()
-        clear = self._scrambler.unscramble(burst)
-        return ForeignBurst(burst.source, clear) if isinstance(burst, ForeignBurst) else clear
-
-    def adopt(self, source: Any) -> None:
-        """Tell the inner transport."""
-        if isinstance(self._inner, FloatingTransport):
-            self._inner.adopt(source)
-
-    async def send(self, burst: Burst) -> None:
-        """Send every datagram. Errors and cancellation as with the inner transport."""
-        await self._inner.send(self._scrambler.scramble(burst))
-
-    def send_nowait(self, burst: Burst) -> None:
-        """Send what goes out without waiting."""
-        self._inner.send_nowait(self._scrambler.scramble(burst))
-
-    def established(self) -> None:
-        """Tell the inner transport."""
-        self._inner.established()
-
-    def stats(self) -> TransportStats:
-        """The inner transport's."""
-        return self._inner.stats()
-
-    async def aclose(self) -> None:
-        """Close the inner transport. Idempotent, checkpoints."""
-        await self._inner.aclose()

@@ -21,8 +21,8 @@ from minivpn_trio.errors import ConfigError, DropReason, Stage, TransportError
 from minivpn_trio.networkio import obfs4
 from minivpn_trio.networkio.dial import Endpoint, dial, over_stream, resolve
 from minivpn_trio.networkio.framing import DEFAULT_MAX_FRAME, MAX_FRAME, max_frame_of
+from minivpn_trio.networkio.scrambled import ScrambledTransport
 from minivpn_trio.networkio.transport import PromptTransport, Transport
-from minivpn_trio.networkio.transports import ScrambledTransport
 from tests.proxy_servers import HTTPProxyServer, SocksServer, basic_check, digest_check
 
 NAME = "server.invalid"

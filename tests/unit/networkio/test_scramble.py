@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from minivpn_trio import open_tun_dialer
 from minivpn_trio.config.proxy import Scramble
 from minivpn_trio.networkio.scramble import Scrambler
+from minivpn_trio.networkio.scrambled import ScrambledTransport
 from minivpn_trio.networkio.stream import StreamTransport
 from minivpn_trio.networkio.transport import Transport
-from minivpn_trio.networkio.transports import ScrambledTransport, UDPTransport
+from minivpn_trio.networkio.transports import UDPTransport
 from minivpn_trio.testing import VPNServer, open_vpn_server
 
 MASK = b"f76dab30"
