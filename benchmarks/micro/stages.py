@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from minivpn_trio.datachannel.channel import DataChannel
 from minivpn_trio.items import DataChannelKey
 from minivpn_trio.networkio.framing import FrameReader, frame_burst
-from minivpn_trio.networkio.transports import MAX_TRAIN_SEGMENTS
+from minivpn_trio.networkio.udp import MAX_TRAIN_SEGMENTS
 from minivpn_trio.packet.ids import KeyID, Role
 from tests.simulation.tcp_world import Link, World
 

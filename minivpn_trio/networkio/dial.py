@@ -29,7 +29,7 @@ from .scramble import Scrambler
 from .scrambled import ScrambledTransport
 from .stream import StreamTransport
 from .transport import Transport
-from .transports import UDPTransport
+from .udp import UDPTransport
 
 __all__ = [
     "DialerContext",

@@ -20,7 +20,7 @@ import trio
 from ..errors import DropReason
 from ..items import Burst, ForeignBurst
 from .transport import MAX_BURST, RECEIVE_SIZE
-from .transports import MAX_ERRORS_IN_A_ROW, TRANSIENT_ERRNOS, UDPTransport
+from .udp import MAX_ERRORS_IN_A_ROW, TRANSIENT_ERRNOS, UDPTransport
 
 __all__ = ["FloatingUDPTransport"]
 

@@ -29,7 +29,7 @@ from .http_connect import HTTPConnect, answer_challenge, authority, basic
 from .socks5 import AssociateRefused, UDPAssociate, datagram_header, strip_header_untrusted
 from .stream import StreamTransport
 from .transport import Transport
-from .transports import UDPTransport
+from .udp import UDPTransport
 
 __all__ = ["SocksUDPTransport", "connect_to", "dial_through", "failure", "socks_connect"]
 

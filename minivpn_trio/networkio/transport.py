@@ -1,7 +1,14 @@
 """What the rest of the client needs of a way to the server, whatever carries the datagrams.
 
 A transport moves bursts. ``Transport`` is what every one can do, an application's own as well; the other protocols
-say what only some can.
+say what only some can. This package's own:
+
+    udp.py        a connected socket
+    floating.py   a socket whose server may be elsewhere
+    stream.py     TCP, or the application's own stream
+    proxies.py    what a proxy makes of these
+    obfs4.py      a stream through a bridge
+    scrambled.py  any of them, disguised
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from ..netstack.stack import Stack
 from ..netstack.worker import Pump
 from ..networkio.stream import StreamTransport
 from ..networkio.transport import MAX_BURST, Transport
-from ..networkio.transports import segmentation, train_end
+from ..networkio.udp import segmentation, train_end
 from ..packet.ids import RandomBytes
 from .link import LinkConditions, MemoryTransport, memory_link
 from .server import ServerCore, ServerSettings, is_data

@@ -13,7 +13,7 @@ from minivpn_trio.config.ovpn import load_config
 from minivpn_trio.items import Burst
 from minivpn_trio.networkio.dial import dial, resolve
 from minivpn_trio.networkio.transport import Transport
-from minivpn_trio.networkio.transports import UDPTransport
+from minivpn_trio.networkio.udp import UDPTransport
 
 CLIENTS = 24
 LOSS = 0.2

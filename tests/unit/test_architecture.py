@@ -22,7 +22,7 @@ STAGES = (
 )  # fmt: skip
 #: Files and folders of a stage whose subject is I/O: they and the workers may know Trio, clocks and sockets.
 IO_FILES = {
-    "networkio/transport.py", "networkio/transports.py", "networkio/floating.py", "networkio/stream.py",
+    "networkio/transport.py", "networkio/udp.py", "networkio/floating.py", "networkio/stream.py",
     "networkio/scrambled.py", "networkio/dial.py", "networkio/proxies.py", "networkio/obfs4.py",
     "netstack/sockets/", "netstack/resolver.py", "netstack/dns_client.py", "netstack/dns_streams.py", "tun/linux.py",
 }  # fmt: skip

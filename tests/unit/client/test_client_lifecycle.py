@@ -29,7 +29,7 @@ from minivpn_trio.errors import (
 )
 from minivpn_trio.events import Closed, DialStarted, Event, Ready
 from minivpn_trio.netstack import scapy_wire
-from minivpn_trio.networkio.transports import UDPTransport
+from minivpn_trio.networkio.udp import UDPTransport
 from minivpn_trio.testing import CertificateAuthority, LinkConditions, ServerSettings, open_vpn_server
 from minivpn_trio.testing.services import discard, echo
 from minivpn_trio.tracing import PacketTraced, TraceRecord

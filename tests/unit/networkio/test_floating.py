@@ -16,7 +16,7 @@ from minivpn_trio.items import ForeignBurst
 from minivpn_trio.networkio.dial import Endpoint, dial, resolve
 from minivpn_trio.networkio.floating import FloatingUDPTransport
 from minivpn_trio.networkio.transport import FloatingTransport
-from minivpn_trio.networkio.transports import UDPTransport
+from minivpn_trio.networkio.udp import UDPTransport
 
 SETTINGS = TunnelConfig(remotes=(), floating=True)
 

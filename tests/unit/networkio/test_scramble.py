@@ -16,7 +16,7 @@ from minivpn_trio.networkio.scramble import Scrambler
 from minivpn_trio.networkio.scrambled import ScrambledTransport
 from minivpn_trio.networkio.stream import StreamTransport
 from minivpn_trio.networkio.transport import Transport
-from minivpn_trio.networkio.transports import UDPTransport
+from minivpn_trio.networkio.udp import UDPTransport
 from minivpn_trio.testing import VPNServer, open_vpn_server
 
 MASK = b"f76dab30"

@@ -1,4 +1,4 @@
-"""The outer sockets: bursts, trains, what the kernel says, and cancellation."""
+"""The outer UDP socket: bursts, trains, what the kernel says, and cancellation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from minivpn_trio.errors import DropReason
-from minivpn_trio.networkio import transports
+from minivpn_trio.networkio import udp
 from minivpn_trio.networkio.transport import MAX_BURST
-from minivpn_trio.networkio.transports import MAX_TRAIN_SEGMENTS, UDPTransport, segmentation, train_end
+from minivpn_trio.networkio.udp import MAX_TRAIN_SEGMENTS, UDPTransport, segmentation, train_end
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ async def test_a_closed_port_is_a_lost_packet_afterwards(autojump_clock: trio.te
 
 def coalesces(transport: UDPTransport) -> int:
     """UDP_GRO as the kernel has it."""
-    return transport._sock.getsockopt(17, transports.UDP_GRO)
+    return transport._sock.getsockopt(17, udp.UDP_GRO)
 
 
 async def receive_all(transport: UDPTransport, count: int) -> list[bytes]:
@@ -144,7 +144,7 @@ async def test_coalescing_is_used_where_the_host_does_it(
     udp_pair: tuple[UDPTransport, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A train that is sent in one piece stays one on the loopback device, for a socket that takes it so."""
-    monkeypatch.setattr(transports, "COALESCING_TRIAL", 60)
+    monkeypatch.setattr(udp, "COALESCING_TRIAL", 60)
     transport, server = udp_pair
     expected: list[bytes] = []
     for turn in range(30):
@@ -162,8 +162,8 @@ async def test_coalescing_is_used_where_the_host_does_it(
 async def test_coalescing_is_given_up_where_the_host_does_not(
     udp_pair: tuple[UDPTransport, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transports, "COALESCING_TRIAL", 60)
-    monkeypatch.setattr(transports, "COALESCING_PAUSE", 600)
+    monkeypatch.setattr(udp, "COALESCING_TRIAL", 60)
+    monkeypatch.setattr(udp, "COALESCING_PAUSE", 600)
     transport, server = udp_pair
     states = []
     for turn in range(60):
@@ -180,7 +180,7 @@ async def test_coalescing_is_given_up_where_the_host_does_not(
 async def test_a_kernel_that_cannot_coalesce_is_asked_once(
     udp_pair: tuple[UDPTransport, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transports, "UDP_GRO", 9999)
+    monkeypatch.setattr(udp, "UDP_GRO", 9999)
     transport, server = udp_pair
     for turn in range(3):
         for number in range(5):
