@@ -16,7 +16,8 @@ from .endpoint import Endpoint
 from .keys import static_key, tls_crypt_v2_client_key, tls_crypt_v2_server_key
 from .link import LinkConditions, LinkModel, MemoryTransport, memory_link
 from .pki import CertificateAuthority, Identity
-from .server import ServerCore, ServerSettings
+from .server import ServerCore
+from .server_settings import ServerSettings
 from .services import ServiceHost
 from .vpn_server import MemoryDialer, VPNServer, open_vpn_server
 

@@ -8,12 +8,12 @@ sockets or memory links.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
 from itertools import count
 
-from ..config.model import DEFAULT_DATA_CIPHERS, SMALL_BLOCK_CIPHERS, ControlWrapKind, TunnelConfig
+from ..config.model import TunnelConfig
 from ..errors import DropReason, MiniVPNError
 from ..items import Burst
 from ..packet.ids import RandomBytes, Role
@@ -21,55 +21,18 @@ from ..packet.opcodes import OPCODE_SHIFT, Opcode
 from ..packetmuxer.control_wrap import make_control_wrap
 from ..packetmuxer.muxer import DATA_FIRST_BYTES, PacketMuxer
 from ..tlssession.engine import TLSContext
-from ..tlssession.server import ServerPolicy, ServerTlsSession
+from ..tlssession.server import ServerTlsSession
 from .endpoint import Endpoint
-from .keys import tls_crypt_v2_client_key
-from .pki import CertificateAuthority, Identity
+from .pki import Identity
+from .server_settings import ServerSettings, client_config, policy_for, server_config
 
-__all__ = ["ServerCore", "ServerSettings"]
+__all__ = ["ServerCore"]
 
 #: More clients than this at once are not answered.
 MAX_CLIENTS = 1024
 HARD_RESETS = frozenset(
     opcode << OPCODE_SHIFT for opcode in (Opcode.CONTROL_HARD_RESET_CLIENT_V2, Opcode.CONTROL_HARD_RESET_CLIENT_V3)
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerSettings:
-    """How the server behaves. The defaults suit a test that just needs a tunnel.
-
-    ``users`` makes it ask for credentials; ``policy`` is the starting point
-    for what each client gets (addresses, peer-id and keepalive are added).
-    """
-
-    ca: CertificateAuthority = field(default_factory=CertificateAuthority)
-    network: IPv4Network = field(default_factory=lambda: IPv4Network("10.8.0.0/24"))
-    data_ciphers: tuple[str, ...] = DEFAULT_DATA_CIPHERS
-    auth: str = "SHA1"
-    control_wrap: ControlWrapKind = "none"
-    #: The static key of tls-auth or tls-crypt; both sides use it, tls-auth with key-direction 0 here, 1 there.
-    #: With tls-crypt-v2 the server key, from which each client gets one of its own.
-    control_wrap_key: bytes | None = field(default=None, repr=False)
-    #: tls-crypt-v2: clients must send their key again with message 1, as to a server that keeps no state before.
-    force_cookie: bool = False
-    compression: str = "none"
-    fragment: int | None = None
-    topology: str = "subnet"
-    users: Mapping[str, str] | None = field(default=None, repr=False)
-    #: Further options to push, such as ``dhcp-option DOMAIN example``.
-    push: tuple[str, ...] = ()
-    #: Seconds, as ``keepalive``: pushed to clients, and kept by the server with twice the restart time.
-    ping: int = 10
-    ping_restart: int = 60
-    reneg_sec: float = 0.0
-    tls_timeout: float = 2.0
-    hand_window: float = 60.0
-    tun_mtu: int = 1500
-    #: Several tunnels with one certificate at the same time. Otherwise who comes again takes the place of who
-    #: was there, and its address, as with openvpn.
-    duplicate_cn: bool = False
-    policy: ServerPolicy = field(default_factory=ServerPolicy)
 
 
 class Client:
@@ -107,7 +70,7 @@ class ServerCore:
         self._unix_time = unix_time
         self._is_stream = is_stream
         self._identity: Identity = settings.ca.issue_server()
-        self._config = self._server_config()
+        self._config = server_config(settings, self._identity)
         self._context = TLSContext(self._config, Role.SERVER, client_certificate=settings.policy.client_certificate)
         hosts = list(settings.network.hosts())
         #: The server's own address inside the tunnel, the first of the network.
@@ -125,54 +88,9 @@ class ServerCore:
         #: Called with the peer of each session that ended, after its last datagrams were collected. Must not raise.
         self.on_ended: Callable[[Hashable], object] = lambda _: None
 
-    def _server_config(self) -> TunnelConfig:
-        settings = self.settings
-        return TunnelConfig(
-            remotes=(),
-            ca=settings.ca.cert,
-            cert=self._identity.cert,
-            key=self._identity.key,
-            control_wrap=settings.control_wrap,
-            control_wrap_key=settings.control_wrap_key,
-            key_direction=0 if settings.control_wrap == "tls-auth" else None,
-            data_ciphers=settings.data_ciphers,
-            auth=settings.auth,
-            allow_small_blocks=True,
-            compression=settings.compression,
-            fragment=settings.fragment,
-            tls_timeout=settings.tls_timeout,
-            hand_window=settings.hand_window,
-            tun_mtu=settings.tun_mtu,
-        )
-
     def client_config(self) -> TunnelConfig:
         """A TunnelConfig for a new client of this server, with a fresh certificate; ``remotes`` is empty."""
-        settings = self.settings
-        key = settings.control_wrap_key
-        if settings.control_wrap == "tls-crypt-v2" and key is not None:
-            key = tls_crypt_v2_client_key(key, rng=self._rng)
-        with_certificate = settings.policy.client_certificate != "none"
-        identity = settings.ca.issue_client(f"client-{next(self._serials)}") if with_certificate else None
-        return TunnelConfig(
-            remotes=(),
-            ca=settings.ca.cert,
-            cert=identity.cert if identity else None,
-            key=identity.key if identity else None,
-            remote_cert_tls=True,
-            control_wrap=settings.control_wrap,
-            control_wrap_key=key,
-            key_direction=1 if settings.control_wrap == "tls-auth" else None,
-            data_ciphers=settings.data_ciphers,
-            auth=settings.auth,
-            allow_small_blocks=not set(SMALL_BLOCK_CIPHERS).isdisjoint(settings.data_ciphers),
-            compression=settings.compression,
-            fragment=settings.fragment,
-            needs_credentials=settings.users is not None,
-            reneg_sec=0.0,
-            tls_timeout=settings.tls_timeout,
-            hand_window=settings.hand_window,
-            tun_mtu=settings.tun_mtu,
-        )
+        return client_config(self.settings, f"client-{next(self._serials)}", rng=self._rng)
 
     # input
 
@@ -308,7 +226,7 @@ class ServerCore:
             self.drops[DropReason.LIMIT] += len(burst)
             return None
         address = self._free.pop()
-        policy = self._policy(address)
+        policy = policy_for(self.settings, address, self.address)
         client: Client | None = None
 
         def authenticate(name: str, password: str) -> bool | str:
@@ -378,7 +296,7 @@ class ServerCore:
         self._free.append(client.address)
         client.address = former.address
         self._by_address[client.address.packed] = client
-        policy = self._policy(client.address)
+        policy = policy_for(self.settings, client.address, self.address)
         client.session.policy = replace(
             client.session.policy, push=policy.push, peer_id=policy.peer_id
         )
@@ -391,36 +309,6 @@ class ServerCore:
         if self._by_address.get(client.address.packed) is client:
             del self._by_address[client.address.packed]
             self._free.append(client.address)
-
-    def _policy(self, address: IPv4Address) -> ServerPolicy:
-        settings = self.settings
-        # As unique as the address, and not given to anybody else for as long as the address is in use.
-        peer_id = int(address) - int(settings.network.network_address)
-        if settings.topology == "subnet":
-            ifconfig = f"ifconfig {address} {settings.network.netmask}"
-        else:
-            ifconfig = f"ifconfig {address} {self.address}"
-        push = (
-            f"route-gateway {self.address}",
-            f"topology {settings.topology}",
-            f"ping {settings.ping}",
-            f"ping-restart {settings.ping_restart}",
-            ifconfig,
-            f"dhcp-option DNS {self.address}",
-            *settings.push,
-        )
-        users = settings.users
-        return replace(
-            settings.policy,
-            push=(*settings.policy.push, *push),
-            data_ciphers=settings.data_ciphers,
-            peer_id=None if settings.policy.peer_id is None else peer_id,
-            reneg_sec=settings.reneg_sec,
-            ping=settings.ping,
-            ping_restart=2 * settings.ping_restart,
-            authenticate=settings.policy.authenticate
-            or (None if users is None else lambda name, password: users.get(name) == password),
-        )
 
     def _step(self, client: Client, action: Callable[[Endpoint], None]) -> None:
         """Do something with a client's endpoint; a verdict ends its session."""

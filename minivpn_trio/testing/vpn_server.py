@@ -43,7 +43,8 @@ from ..networkio.transport import MAX_BURST, Transport
 from ..networkio.udp import segmentation, train_end
 from ..packet.ids import RandomBytes
 from .link import LinkConditions, MemoryTransport, memory_link
-from .server import ServerCore, ServerSettings, is_data
+from .server import ServerCore, is_data
+from .server_settings import ServerSettings
 from .services import ServiceHost
 
 __all__ = ["MemoryDialer", "VPNServer", "open_vpn_server"]
