@@ -1,23 +1,9 @@
 """Client: a tunnel to an OpenVPN server as a channel of raw IP packets.
 
 ``open_client`` is a nursery-scoped block. Inside it one task keeps the tunnel
-up: it dials, runs one ``Connection`` (connection.py) until that fails, and
-decides what the failure means. Leaving the block stops every worker, says
-goodbye to the server and closes the socket.
-
-What a failure means, decided once and here:
-
-- before the first ``Ready``: every address of every remote is tried once (or
-  ``connect_retry_max`` rounds; one in which no name has an address does not count for ``resolv_retry``
-  seconds); then the error of the attempt that came furthest leaves ``open_client``, the others as its notes;
-- AuthFailed at any time, or a server that said HALT: the end, unless the server asks
-  a question that somebody answers, or it was an auth-token that expired: then the same
-  address once more (tlssession/login.py knows);
-- a server that cannot decide just now (AuthFailedTemporarily): an error like
-  the others, but the server says how long to wait and where to try next;
-- anything else after the first ``Ready``: Reconnecting, with a growing delay. The round begins with
-  the server and the address that carried the tunnel, where the own address inside it is likely to stay the same
-  and streams to live on, unless that server sent us away (RESTART with the flag N).
+up, and decides what a failure means (upkeep.py); the client is what an
+application sees of that: packets, counters, events, and how it ended. Leaving
+the block stops every worker, says goodbye to the server and closes the socket.
 
 An error that ends an established tunnel never cancels the application's code
 inside the block: ``receive`` and ``send`` raise it, ``wait_closed`` returns it.
@@ -27,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -38,66 +23,31 @@ import trio
 
 from .background import in_background
 from .challenge import Challenge, ChallengeKind
-from .config.model import Credentials, Remote, TunnelConfig
+from .config.model import Credentials, TunnelConfig
 from .config.tunnel_info import TunnelInfo
-from .connection import Connection
-from .errors import (
-    AuthFailed,
-    AuthFailedTemporarily,
-    ConnectError,
-    HandshakeTimeout,
-    MiniVPNError,
-    Stage,
-    TransportError,
-    TunnelClosed,
-)
-from .events import (
-    Challenged,
-    Closed,
-    DialDone,
-    DialStarted,
-    Event,
-    Ready,
-    Reconnecting,
-    SessionState,
-    TunnelChanged,
-    Warned,
-)
+from .errors import ConnectError, MiniVPNError, Stage, TunnelClosed
+from .events import Closed, Event, Ready, TunnelChanged
 from .items import Burst, TunnelUp
-from .networkio.dial import DialerContext, Endpoint, dial, is_numeric, over_stream, resolve
-from .networkio.transport import Transport
-from .packet.ids import RandomBytes, Role
-from .packetmuxer.control_wrap import make_control_wrap
+from .networkio.dial import DialerContext
+from .packet.ids import RandomBytes
 from .ports import Inlet, WaitingOutlet
 from .profiles import load_config
-from .rotation import Rotation
 from .stats import TunnelStats
-from .stats_sum import add_stats
-from .tlssession.engine import TLSContext
-from .tlssession.login import Answer, Login, OnChallenge
+from .tlssession.login import OnChallenge
 from .tlssession.material import is_locked
 from .trace_sinks import FencedTracer
 from .tracing import EventTraced, Tracer
+from .upkeep import Upkeep
 from .wiring import Lifetime, Pipes
 
 __all__ = ["Client", "open_client"]
 
 T = TypeVar("T")
 
-#: A tunnel that stayed up this long, seconds, starts again with the shortest delay.
-STABLE_AFTER = 60.0
-#: Longest wait that a server may ask for (AUTH_FAILED,TEMP), seconds.
-MAX_REQUESTED_WAIT = 300.0
-#: Seconds between two rounds in which no name had an address (openvpn: fail_wait_interval).
-RESOLVE_PAUSE = 5.0
-#: Seconds between two logins at one server, at least.
-LOGIN_PAUSE = 1.0
 #: How often somebody may mistype the password of a private key.
 KEY_PASSWORD_TRIES = 3
 
 logger: logging.Logger = logging.getLogger("minivpn_trio")
-#: How far an attempt came, for choosing the error that tells most.
-PROGRESS = {stage: progress for progress, stage in enumerate(Stage)}
 
 
 class Client(trio.abc.Channel[Burst]):
@@ -121,27 +71,22 @@ class Client(trio.abc.Channel[Burst]):
         unix_time: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
-        self._on_challenge = on_challenge
-        self._login = Login(config, salt=rng(16), can_ask=on_challenge is not None)
         self._pipes = pipes
-        self._connect = connect
         self._on_event = on_event
         self._tracer = FencedTracer(tracer) if tracer is not None else None
         self._broken_callbacks: set[Callable[..., object]] = set()
-        # The certificates are parsed once, and before anything is dialled.
-        self._context = TLSContext(config, Role.CLIENT)
-        self._rng = rng
-        self._unix_time = unix_time
-        self._rotation = Rotation(config, random.Random(rng(16)))
-        self._connection: Connection | None = None
-        self._past = TunnelStats()
+        self._upkeep = Upkeep(
+            config,
+            pipes,
+            emit=self.emit,
+            connect=connect,
+            on_challenge=on_challenge,
+            tracer=self._tracer,
+            rng=rng,
+            unix_time=unix_time,
+        )
         self._info: TunnelInfo | None = None
         self._info_listeners: list[Callable[[TunnelInfo], None]] = []
-        self._reconnections = 0
-        self._last_reason = ""
-        # What AUTH_FAILED,TEMP asked for: seconds to wait.
-        self._requested_wait = 0.0
-        self._up_at: float | None = None
         self._closed_by: MiniVPNError | None = None
         self._closed = trio.Event()
         self._scope = trio.CancelScope()
@@ -164,10 +109,7 @@ class Client(trio.abc.Channel[Burst]):
 
     def stats(self) -> TunnelStats:
         """Counters, summed over reconnections."""
-        current = self._connection.stats() if self._connection is not None else TunnelStats()
-        return add_stats(
-            self._past, current, reconnections=self._reconnections, edge_drops=dict(self._pipes.drops)
-        )
+        return self._upkeep.stats()
 
     def on_tunnel_info(self, listener: Callable[[TunnelInfo], None]) -> None:
         """Call ``listener`` whenever the server's options arrive again: by a reconnection or PUSH_UPDATE."""
@@ -213,14 +155,12 @@ class Client(trio.abc.Channel[Burst]):
         else:
             await self._closed.wait()
 
-    # what keeps it up
+    # what it is told
 
     def emit(self, event: Event) -> None:
         """Tell the application and the tracer. What their code raises is logged once, and harms nothing else."""
         if self._tracer is not None:
-            connection = self._connection
-            state = connection.session.state if connection is not None else SessionState.UNDEF
-            self._tracer.trace(EventTraced(time=event.time, stage=state, event=event))
+            self._tracer.trace(EventTraced(time=event.time, stage=self._upkeep.state, event=event))
         if self._on_event is not None:
             self._call(self._on_event, event)
 
@@ -234,7 +174,7 @@ class Client(trio.abc.Channel[Burst]):
                 logger.exception("a callback of the application raised (this is logged once)")
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
-        """Keep the tunnel up until it must end. Before the first Ready errors go to the starter."""
+        """Have the tunnel kept up until it must end. Before the first Ready errors go to the starter."""
         started = False
 
         def up(news: TunnelUp) -> None:
@@ -255,8 +195,7 @@ class Client(trio.abc.Channel[Burst]):
 
         try:
             with self._scope:
-                await self._first_rounds(up)
-                await self._reconnect_for_ever(up)
+                await self._upkeep.run(up)
         except MiniVPNError as exc:
             if not started:
                 if isinstance(exc, TunnelClosed):
@@ -267,221 +206,10 @@ class Client(trio.abc.Channel[Burst]):
             reason = str(self._closed_by) if self._closed_by else "closed by the application"
             self._pipes.close()
             self._closed.set()
-            # A dialer knows us, and we it: what is heavy goes now, not at some collection of what is left in a circle.
+            # A dialer knows us, and we it: no circle stays.
             self._info_listeners.clear()
-            del self._context
             if started:
                 self.emit(Closed(time=trio.current_time(), reason=reason))
-
-    async def _first_rounds(self, up: Callable[[TunnelUp], None]) -> None:
-        """Try every remote until one has carried a tunnel and lost it (returns), or none is left (raises)."""
-        rounds = self.config.connect_retry_max or 1
-        failures: list[ConnectError] = []
-        for attempt in range(rounds):
-            if attempt:
-                await trio.sleep(self._rotation.delay(attempt))
-            if await self._one_round_with_names(up, failures):
-                return
-        # Of those that came equally far the last one counts.
-        furthest = max(reversed(failures), key=lambda failure: PROGRESS[failure.stage])
-        for failure in failures:
-            if failure is not furthest:
-                furthest.add_note(f"tried as well: {failure}")
-        raise furthest
-
-    async def _one_round_with_names(self, up: Callable[[TunnelUp], None], failures: list[ConnectError]) -> bool:
-        """A round; one in which no name had an address is repeated for as long as ``resolv_retry`` says."""
-        patience = trio.current_time() + self.config.resolv_retry
-        told = False
-        while True:
-            latest: list[ConnectError] = []
-            if await self._one_round(up, latest):
-                return True
-            left = patience - trio.current_time()
-            if left <= 0 or any(failure.stage is not Stage.RESOLVE for failure in latest):
-                failures += latest
-                return False
-            if not told:
-                text = f"{latest[-1].message}: it is asked for again, as resolv-retry says"
-                self.emit(Warned(time=trio.current_time(), stage=Stage.RESOLVE, text=text))
-                told = True
-            await trio.sleep(min(RESOLVE_PAUSE, left))
-
-    async def _reconnect_for_ever(self, up: Callable[[TunnelUp], None]) -> None:
-        attempt = 0
-        while True:
-            attempt = 1 if self._was_stable() else attempt + 1
-            delay = max(self._rotation.delay(attempt), self._take_requested_wait())
-            now = trio.current_time()
-            self.emit(Reconnecting(time=now, reason=self._last_reason, delay=delay, attempt=attempt))
-            await trio.sleep(delay)
-            failures: list[ConnectError] = []
-            if await self._one_round(up, failures):
-                continue
-            self._last_reason = str(failures[-1])
-            if self.config.connect_retry_max and attempt >= self.config.connect_retry_max:
-                raise TunnelClosed(f"could not reconnect: {failures[-1]}") from failures[-1]
-
-    def _was_stable(self) -> bool:
-        """Whether the tunnel that was lost now had lasted: then the delays begin anew."""
-        up_at, self._up_at = self._up_at, None
-        return up_at is not None and trio.current_time() - up_at >= STABLE_AFTER
-
-    def _take_requested_wait(self) -> float:
-        seconds, self._requested_wait = self._requested_wait, 0.0
-        return seconds
-
-    async def _one_round(self, up: Callable[[TunnelUp], None], failures: list[ConnectError]) -> bool:
-        """Try each address of each remote. True: a tunnel was up and is lost. False: none came up."""
-        for position, remote in self._rotation.round():
-            try:
-                endpoints = await self._endpoints(position, remote)
-            except ConnectError as exc:
-                failures.append(exc)
-                continue
-            for endpoint in endpoints:
-                await trio.sleep(self._take_requested_wait())
-                try:
-                    await self._logins(endpoint, up)
-                except AuthFailed:
-                    raise
-                except AuthFailedTemporarily as exc:
-                    failures.append(exc)
-                    self._requested_wait = min(exc.backoff or 0.0, MAX_REQUESTED_WAIT)
-                    if exc.advance == "no":
-                        self._rotation.begin_at(position, endpoint.address)
-                        return False
-                    if exc.advance == "remote":
-                        break
-                except ConnectError as exc:
-                    failures.append(exc)
-                except TunnelClosed as exc:
-                    if not exc.restart:
-                        raise
-                    self._last_reason = exc.reason
-                    advance = "remote" if exc.next_remote else "no"
-                    if isinstance(exc.__cause__, AuthFailedTemporarily):
-                        advance = exc.__cause__.advance
-                        self._requested_wait = min(exc.__cause__.backoff or 0.0, MAX_REQUESTED_WAIT)
-                    self._rotation.begin_at(position, endpoint.address, advance)
-                    return True
-        return False
-
-    async def _endpoints(self, position: int, remote: Remote) -> list[Endpoint]:
-        """The addresses of ``remote`` in the order in which they are tried. Raises ConnectError."""
-        if self._connect is not None:
-            return [Endpoint(remote)]
-        name = remote.host
-        if self.config.remote_random_hostname and not is_numeric(name):
-            # Servers with a wildcard in the DNS are spread by it, past every cache (reference: socket.c).
-            name = f"{self._rng(6).hex()}.{name}"
-        timeout = self.config.for_remote(remote).connect_timeout
-        with trio.move_on_after(timeout):
-            return self._rotation.addresses(position, await resolve(replace(remote, host=name)))
-        raise HandshakeTimeout(f"no address for {remote.host}: no answer in {timeout:g} s", stage=Stage.RESOLVE)
-
-    async def _logins(self, endpoint: Endpoint, up: Callable[[TunnelUp], None]) -> None:
-        """One connection; and again, as long as a login was refused and another one may do."""
-        while True:
-            self._login.begin()
-            while (question := self._login.question()) is not None:
-                answer = await self._ask(question)
-                if answer is None:
-                    raise self._login.unanswered(question)
-                self._login.answer(question, answer)
-            try:
-                await self._one_connection(endpoint, up)
-            except AuthFailed as exc:
-                if not self._login.again:
-                    raise
-                if self._login.question() is None:
-                    text = f"logging in once more: {exc.reason or 'no reason given'}"
-                    self.emit(Warned(time=trio.current_time(), stage=exc.stage, text=text))
-                await trio.sleep(LOGIN_PAUSE)
-
-    async def _ask(self, challenge: Challenge) -> Answer:
-        """Put a question to the application. None: nobody answers."""
-        self.emit(Challenged(time=trio.current_time(), challenge=challenge))
-        return None if self._on_challenge is None else await self._on_challenge(challenge)
-
-    async def _one_connection(self, endpoint: Endpoint, up: Callable[[TunnelUp], None]) -> None:
-        """One transport and what runs over it; ends only with an exception."""
-        remote = endpoint.remote
-        config = self.config.for_remote(remote)
-        # A key that is none shows here, before anybody is dialled.
-        wrap = make_control_wrap(config, Role.CLIENT, unix_time=self._unix_time)
-        self.emit(DialStarted(time=trio.current_time(), host=endpoint.host, port=remote.port, proto=remote.proto))
-        transport = await self._dial(endpoint, config)
-        try:
-            connection = Connection(
-                config,
-                transport,
-                wrap=wrap,
-                context=self._context,
-                login=self._login,
-                on_challenge=self._on_challenge,
-                client_pipes=self._pipes,
-                emit=self.emit,
-                tracer=self._tracer,
-                rng=self._rng,
-                unix_time=self._unix_time,
-            )
-        except BaseException:
-            # Nobody owns the transport yet.
-            with trio.CancelScope(shield=True):
-                await transport.aclose()
-            raise
-        self.emit(
-            DialDone(
-                time=trio.current_time(), host=remote.host, port=remote.port, proto=remote.proto, address=transport.peer
-            )
-        )
-        self._connection = connection
-        was_up = False
-
-        def came_up(news: TunnelUp) -> None:
-            nonlocal was_up
-            self._reconnections += not was_up and self._info is not None
-            if not was_up:
-                self._up_at = trio.current_time()
-            was_up = True
-            up(news)
-
-        try:
-            await connection.run(came_up)
-        except ConnectError as exc:
-            if was_up and not isinstance(exc, AuthFailed):
-                raise TunnelClosed(str(exc), restart=True) from exc
-            raise
-        except TunnelClosed as exc:
-            if exc.restart and not was_up:
-                raise ConnectError(exc.reason, stage=Stage.PUSH) from exc
-            raise
-        finally:
-            self._past = add_stats(self._past, connection.stats())
-            self._connection = None
-            connection.take_apart()
-
-    async def _dial(self, endpoint: Endpoint, config: TunnelConfig) -> Transport:
-        """Open a transport in bounded time."""
-        timeout = config.connect_timeout
-        with trio.move_on_after(timeout):
-            if self._connect is None:
-                return await dial(endpoint, config)
-            try:
-                made = await self._connect(endpoint.remote)
-            except (OSError, trio.BrokenResourceError) as exc:
-                raise TransportError(f"the application's connect failed: {exc}", stage=Stage.DIAL) from exc
-            if isinstance(made, trio.abc.Stream):
-                return over_stream(made, endpoint.remote, config)
-            if not isinstance(made, Transport):
-                raise TypeError(f"connect returned neither a Transport nor a trio Stream, but {made!r}")
-            return made
-        raise HandshakeTimeout(
-            f"{endpoint.way}: no answer in {timeout:g} s",
-            stage=Stage.DIAL,
-            remedy=endpoint.remedy,
-        )
 
 
 @asynccontextmanager

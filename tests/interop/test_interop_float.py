@@ -38,7 +38,7 @@ async def test_a_server_that_answers_from_another_address(start_server, two_addr
         async with open_tunnel(server.profile_file(host=OTHER, extra=("connect-timeout 1",)), seconds=6):
             raise AssertionError("without float nobody is heard")
     async with open_tunnel(server.profile_file(host=OTHER, extra=("float",)), seconds=6) as dialer:
-        assert dialer._tunnel._connection._transport.peer == OURS["4"]
+        assert dialer._tunnel._upkeep.connection._transport.peer == OURS["4"]
         for size in (100, 100_000):
             await echo(dialer, size)
 
@@ -48,7 +48,7 @@ async def test_a_server_that_moves(lab: Lab, start_server, two_addresses) -> Non
     server = start_server(keepalive=(1, 10))
     log = EventLog()
     async with open_tunnel(server.profile_file(extra=("float",)), on_event=log, seconds=6) as dialer:
-        transport = dialer._tunnel._connection._transport
+        transport = dialer._tunnel._upkeep.connection._transport
         stream = await dialer.open_tcp_stream(TUN_IPV4, 7)
         for address in (OTHER, OURS["4"]):
             assert transport.peer != address or address == OURS["4"]
@@ -65,7 +65,7 @@ async def test_a_stranger_stays_unheard(start_server) -> None:
     """What it sends is counted and changes nothing, even where it repeats what the server had sent."""
     server = start_server()
     async with open_tunnel(server.profile_file(extra=("float",)), seconds=6) as dialer:
-        transport = dialer._tunnel._connection._transport
+        transport = dialer._tunnel._upkeep.connection._transport
         heard: list[bytes] = []
         receive = transport._addressed.recvfrom
 

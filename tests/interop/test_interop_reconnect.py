@@ -350,7 +350,7 @@ async def test_nobody_else_is_heard(start_server) -> None:
     server = start_server()
     async with open_tunnel(server.profile_file()) as dialer:
         await echo(dialer, 2000)
-        transport = dialer._tunnel._connection._transport
+        transport = dialer._tunnel._upkeep.connection._transport
         ours = transport._sock.getsockname()
         await trio.sleep(0.3)  # the stream's last acknowledgements
         before = transport.stats().packets_in

@@ -104,14 +104,14 @@ async def test_keys_do_not_wait_for_a_collection_of_circles(opener: Any) -> None
                     while sum(isinstance(event, Ready) for event in events) < 2:  # noqa: ASYNC110
                         await trio.sleep(0.01)
                 assert [ref() for ref in first] == [None] * len(first)
-                second = [*parts(client), weakref.ref(client._context)]
+                second = [*parts(client), weakref.ref(client._upkeep._context)]
             assert [ref() for ref in second] == [None] * len(second)
         finally:
             gc.enable()
 
 
 def parts(client: Any) -> list[weakref.ref[Any]]:
-    connection = client._connection
+    connection = client._upkeep.connection
     key = connection.session._current
     found = [connection, connection.session, connection.data, connection.muxer, connection.reliable, key.engine]
     return [weakref.ref(each) for each in found]
@@ -151,7 +151,7 @@ async def test_a_transport_that_nobody_came_to_own_is_closed(monkeypatch: pytest
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise ConfigError("it cannot be built")
 
-    monkeypatch.setattr("minivpn_trio.client.Connection", fail)
+    monkeypatch.setattr("minivpn_trio.upkeep.Connection", fail)
     async with open_vpn_server(proto="tcp") as server:
         config = server.client_config()
         files = open_files()

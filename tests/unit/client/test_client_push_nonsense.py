@@ -117,7 +117,7 @@ async def test_bytes_that_cannot_be_printed_drop_their_message(autojump_clock: M
         server.core._collect(peer)
         server._flush()
         await trio.sleep(1)
-        session = client._connection.session  # type: ignore[union-attr]
+        session = client._upkeep.connection.session  # type: ignore[union-attr]
         assert session.drops[DropReason.MALFORMED] == 1
         assert [event.text for event in events if isinstance(event, ServerMessage)] == ["fine"]
         assert client.closed_by is None
