@@ -44,8 +44,8 @@ from .reliable.acks import ACKS_IN_ACK, ACKS_IN_CONTROL
 from .reliable.transport import ReliableTransport
 from .stats import ControlStats, TunnelStats
 from .tlssession import worker as tlssession_worker
-from .tlssession.engine import TLSContext
 from .tlssession.login import Login, OnChallenge
+from .tlssession.openssl import TLSContext
 from .tlssession.session import TlsSession
 from .tracing import Tracer
 from .wiring import Lifetime, Pipes

@@ -18,7 +18,7 @@ from .config.profile import Diagnostic, Finding, Profile
 from .errors import ConfigError
 from .packet.ids import Role
 from .packetmuxer.control_wrap import make_control_wrap
-from .tlssession.engine import look_at_settings
+from .tlssession.openssl import look_at_settings
 from .tlssession.peer_info import check_peer_info
 
 __all__ = ["examine", "load_config", "read_profile"]

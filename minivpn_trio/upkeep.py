@@ -45,8 +45,8 @@ from .packetmuxer.control_wrap import make_control_wrap
 from .rotation import Rotation
 from .stats import TunnelStats
 from .stats_sum import add_stats
-from .tlssession.engine import TLSContext
 from .tlssession.login import Answer, Login, OnChallenge
+from .tlssession.openssl import TLSContext
 from .tracing import Tracer
 from .wiring import Pipes
 

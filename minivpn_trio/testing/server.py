@@ -20,7 +20,7 @@ from ..packet.ids import RandomBytes, Role
 from ..packet.opcodes import OPCODE_SHIFT, Opcode
 from ..packetmuxer.control_wrap import make_control_wrap
 from ..packetmuxer.muxer import DATA_FIRST_BYTES, PacketMuxer
-from ..tlssession.engine import TLSContext
+from ..tlssession.openssl import TLSContext
 from ..tlssession.server import ServerTlsSession
 from .endpoint import Endpoint
 from .pki import Identity

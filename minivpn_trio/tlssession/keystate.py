@@ -13,10 +13,10 @@ from ..errors import ConnectError, ProtocolError, Stage
 from ..events import SessionState
 from ..items import DataChannelKey
 from ..packet.ids import KeyID, Role
-from .engine import TLSEngine
 from .keymethod2 import MAX_KEY_METHOD_2, KeyMethod2, decode_untrusted
 from .keys import key2_from_exporter, key2_from_sources, split_key2
 from .messages import MessageFramer
+from .openssl import TLSEngine
 
 __all__ = ["DataSettings", "KeyState"]
 

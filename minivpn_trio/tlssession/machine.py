@@ -49,11 +49,11 @@ from ..items import (
 from ..packet.ids import KeyID, RandomBytes, Role, SessionID, next_key_id
 from ..packet.opcodes import Opcode
 from ..tracing import StateTraced, Tracer
-from .engine import TLSContext
 from .keymethod2 import KeyMethod2, encode
 from .keys import DYNAMIC_TLS_CRYPT_LABEL, KEY2_SIZE, KeySource
 from .keystate import DataSettings, KeyState
 from .messages import encode_message
+from .openssl import TLSContext
 
 __all__ = ["MAX_RENEWALS", "RENEWAL_INTERVAL", "Outgoing", "SessionMachine"]
 

@@ -19,11 +19,11 @@ from ..events import ResetDone, SessionState
 from ..packet.ids import RandomBytes, Role, SessionID
 from ..packet.opcodes import Opcode
 from ..tracing import Tracer
-from .engine import TLSContext
 from .keymethod2 import KeyMethod2, new_source
 from .keystate import DataSettings, KeyState
 from .machine import SessionMachine
 from .messages import ExitMessage, PushRequestMessage, parse_message
+from .openssl import TLSContext
 from .options_string import cipher_in_options, options_string
 from .peer_info import ProtoFlag, parse_peer_info
 

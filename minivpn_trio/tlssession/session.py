@@ -33,7 +33,6 @@ from ..items import KeepaliveTimes, TunnelUp
 from ..packet.ids import RandomBytes, Role, SessionID
 from ..packet.opcodes import Opcode
 from ..tracing import Tracer
-from .engine import TLSContext
 from .keymethod2 import KeyMethod2, new_source
 from .keystate import DataSettings, KeyState
 from .login import Login
@@ -52,6 +51,7 @@ from .messages import (
     challenge_response,
     parse_message,
 )
+from .openssl import TLSContext
 from .options_string import cipher_in_options, fragment_in_options, options_string
 from .peer_info import SSO_METHODS, peer_info
 

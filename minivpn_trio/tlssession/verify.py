@@ -1,6 +1,6 @@
 """What must be true of the peer's certificate besides a chain to the CA.
 
-OpenSSL checks the chain, the dates, the signatures and the CRL (engine.py);
+OpenSSL checks the chain, the dates, the signatures and the CRL (openssl/);
 here are the checks that a profile adds: ``remote-cert-tls`` and its parts,
 ``verify-x509-name``, ``peer-fingerprint`` and ``verify-hash``. No host name
 is ever compared with the certificate: VPN certificates do not carry one.

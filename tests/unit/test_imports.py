@@ -54,7 +54,7 @@ def test_a_dialer_needs_this_much_and_no_more() -> None:
     assert not modules & HEAVY
     assert not {name for name in ours(modules) if name.startswith(("minivpn_trio.testing", "minivpn_trio.cli."))}
     assert {"minivpn_trio.networkio.proxies", "minivpn_trio.networkio.obfs4"} & modules == set()
-    assert {"trio", "OpenSSL.SSL", "minivpn_trio.tlssession.engine", "minivpn_trio.netstack.stack"} <= modules
+    assert {"trio", "OpenSSL.SSL", "minivpn_trio.tlssession.openssl.engine", "minivpn_trio.netstack.stack"} <= modules
 
 
 def test_nothing_is_imported_between_the_first_packet_and_the_last_of_a_handshake() -> None:

@@ -36,7 +36,7 @@ from minivpn_trio.events import (
 from minivpn_trio.items import ExpectKey, OpenKey, TLSBytes
 from minivpn_trio.packet.ids import KeyID, Role
 from minivpn_trio.packet.opcodes import Opcode
-from minivpn_trio.tlssession.engine import TLSEngine
+from minivpn_trio.tlssession.openssl import TLSEngine
 from minivpn_trio.tlssession.server import ServerPolicy
 from minivpn_trio.tlssession.session import TlsSession
 from minivpn_trio.tracing import StateTraced

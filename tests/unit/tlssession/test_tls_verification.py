@@ -27,8 +27,7 @@ from minivpn_trio.config.model import TunnelConfig
 from minivpn_trio.config.ovpn import parse_profile
 from minivpn_trio.errors import ConfigError, ConnectError, TLSVerificationError
 from minivpn_trio.packet.ids import Role
-from minivpn_trio.tlssession import engine
-from minivpn_trio.tlssession.engine import MAX_HANDSHAKE, TLSContext, TLSEngine
+from minivpn_trio.tlssession.openssl import MAX_HANDSHAKE, TLSContext, TLSEngine
 from minivpn_trio.tlssession.verify import key_usage_bits, subject_text
 
 VERSIONS = ("1.2", "1.3")
@@ -258,7 +257,7 @@ def test_no_known_group(groups: str) -> None:
 
 
 def test_a_library_that_can_set_one_curve_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "lib", object())
+    monkeypatch.setattr("minivpn_trio.tlssession.openssl.settings.lib", object())
     context = TLSContext(client_config(tls_groups="X25519:secp384r1:P-256"), Role.CLIENT)
     assert "2 of the names" in context.warnings[0]
     accepted(tls_groups="secp384r1")
