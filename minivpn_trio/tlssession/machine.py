@@ -12,13 +12,12 @@ they mean the same key id, so the peer's reset counts as the answer to ours.
 (``_on_*``). An error in ``pending`` ends the session only if there is no
 ``current`` key yet; otherwise the tunnel lives on until that one expires.
 
-Everything that goes out is collected and polled. An error is raised after
+What goes out is collected and polled (outbox.py). An error is raised after
 what the peer must still be told (a TLS alert) has been put there.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,7 +27,6 @@ from dataclasses import replace
 from ..config.model import TunnelConfig
 from ..errors import ConnectError, DropReason, HandshakeTimeout, MiniVPNError, Stage, TunnelClosed
 from ..events import (
-    Event,
     KeysGenerated,
     Rekeyed,
     SessionState,
@@ -36,63 +34,25 @@ from ..events import (
     TLSHandshakeStarted,
     Warned,
 )
-from ..items import (
-    DataChannelKey,
-    ExpectKey,
-    KeepaliveTimes,
-    OpenKey,
-    RenegotiationKey,
-    RetireKey,
-    TLSBytes,
-    TunnelUp,
-)
+from ..items import ExpectKey, OpenKey, RenegotiationKey, RetireKey, TLSBytes
 from ..packet.ids import KeyID, RandomBytes, Role, SessionID, next_key_id
 from ..packet.opcodes import Opcode
 from ..tracing import StateTraced, Tracer
+from .hangs import explain_hang
 from .keymethod2 import KeyMethod2, encode
 from .keys import DYNAMIC_TLS_CRYPT_LABEL, KEY2_SIZE, KeySource
 from .keystate import DataSettings, KeyState
 from .messages import encode_message
 from .openssl import TLSContext
+from .outbox import Outbox
+from .peer_renewals import PeerRenewals
 
-__all__ = ["MAX_RENEWALS", "RENEWAL_INTERVAL", "Outgoing", "SessionMachine"]
-
-Outgoing = TLSBytes | OpenKey | ExpectKey | RetireKey
-
-#: Each renewal costs a TLS handshake: so many may the peer begin at once, and one more after each interval of seconds.
-MAX_RENEWALS = 16
-RENEWAL_INTERVAL = 1.0
+__all__ = ["SessionMachine"]
 
 _NO_SOURCE = KeySource(b"", b"", b"")
 
-#: The state that each stage of the first key leads out of, and what to do when it hangs.
-_HANGS: dict[SessionState, tuple[Stage, str, str]] = {
-    SessionState.PRE_START: (
-        Stage.RESET,
-        "no answer",
-        "check host, port and protocol; a server with tls-auth or tls-crypt never answers a wrong key",
-    ),
-    SessionState.START: (
-        Stage.TLS_HANDSHAKE,
-        "the TLS handshake did not finish",
-        "large packets may be lost on the path, or the server refuses our certificate, TLS version or ciphers "
-        "without a word: its log says so",
-    ),
-    SessionState.SENT_KEY: (
-        Stage.KEY_EXCHANGE,
-        "the server did not answer the key exchange",
-        "it may refuse our certificate or options without a word: its log says so",
-    ),
-    SessionState.GOT_KEY: (Stage.KEY_EXCHANGE, "the key exchange did not finish", "the server's log says why"),
-    SessionState.ACTIVE: (
-        Stage.PUSH,
-        "no PUSH_REPLY",
-        "the server may still be checking the credentials, or push nothing to clients",
-    ),
-}
 
-
-class SessionMachine(ABC):
+class SessionMachine(Outbox, ABC):
     """What both ends share. Times are seconds of the caller's clock."""
 
     role: Role
@@ -108,6 +68,7 @@ class SessionMachine(ABC):
         unix_time: Callable[[], float] | None,
         tracer: Tracer | None,
     ) -> None:
+        super().__init__()
         self.config = config
         self._rng = rng
         self._local_session_id = local_session_id
@@ -123,20 +84,12 @@ class SessionMachine(ABC):
         self._pending: KeyState | None = None
         self._current: KeyState | None = None
         self._lame: KeyState | None = None
-        #: From when on the peer's wish for a new key is followed at once, and one that waits for that.
-        self._peer_may_renew = -math.inf
-        self._held_reset: KeyID | None = None
+        self._peer_renewals = PeerRenewals()
         self._settings: DataSettings | None = None
         #: Seconds after which this end renews a key; 0: never.
         self._reneg_sec = config.reneg_sec
         #: Leaving is announced by ``EXIT`` on the control channel.
         self._cc_exit = False
-        self._outgoing: list[Outgoing] = []
-        self._keys: list[DataChannelKey] = []
-        self._keepalives: list[KeepaliveTimes] = []
-        self._renegotiation_keys: list[RenegotiationKey] = []
-        self._ups: list[TunnelUp] = []
-        self._events: list[Event] = []
 
     # what each end decides
 
@@ -164,7 +117,7 @@ class SessionMachine(ABC):
         """When this end has something of its own to do."""
         yield from ()
 
-    def _on_timeout(self, now: float) -> None:  # noqa: B027  # nothing is a fair answer
+    def _on_timeout(self, now: float) -> None:  # nothing is a fair answer
         """Do what is due of it."""
 
     # input
@@ -205,7 +158,7 @@ class SessionMachine(ABC):
     def handle_soft_reset(self, key_id: KeyID, now: float) -> None:
         """The peer's soft reset for ``key_id`` was accepted: a wish of its own, or the answer to ours.
 
-        A wish that comes too soon after many others waits (``MAX_RENEWALS``).
+        A wish that comes too soon after many others waits (peer_renewals.py).
         """
         pending = self._pending
         if pending is not None and pending.key_id == key_id and self._current is not None:
@@ -219,13 +172,8 @@ class SessionMachine(ABC):
         if pending is not None or current is None or key_id != next_key_id(current.key_id):
             self.drops[DropReason.UNEXPECTED_OPCODE] += 1
             return
-        if now < self._peer_may_renew:
-            # It is answered all the same, only later: reliable has acknowledged it, and it does not come again.
-            self._held_reset = key_id
+        if not self._peer_renewals.admit(key_id, now):
             return
-        # Each takes an interval, of which not many may be saved up.
-        earliest = now - (MAX_RENEWALS - 1) * RENEWAL_INTERVAL
-        self._peer_may_renew = max(self._peer_may_renew, earliest) + RENEWAL_INTERVAL
         peer = Role.SERVER if self.role is Role.CLIENT else Role.CLIENT
         key = self._open_next(current, by=peer.value, now=now)
         self._start_tls(key, now)
@@ -236,37 +184,7 @@ class SessionMachine(ABC):
         if self._pending is None and self._current is not None and self._current.expires is None:
             self._open_next(self._current, by=self.role.value, now=now)
 
-    # output
-
-    def poll_outgoing(self) -> list[Outgoing]:
-        """What goes down to controlchannel, in order."""
-        taken, self._outgoing = self._outgoing, []
-        return taken
-
-    def poll_keys(self) -> list[DataChannelKey]:
-        """New data keys for datachannel."""
-        taken, self._keys = self._keys, []
-        return taken
-
-    def poll_keepalives(self) -> list[KeepaliveTimes]:
-        """Changed times of the live tunnel, for datachannel."""
-        taken, self._keepalives = self._keepalives, []
-        return taken
-
-    def poll_renegotiation_keys(self) -> list[RenegotiationKey]:
-        """A key for packetmuxer, which has to be installed before what ``poll_outgoing`` says is sent."""
-        taken, self._renegotiation_keys = self._renegotiation_keys, []
-        return taken
-
-    def poll_ups(self) -> list[TunnelUp]:
-        """What the client must know about the tunnel."""
-        taken, self._ups = self._ups, []
-        return taken
-
-    def poll_events(self) -> list[Event]:
-        """What happened."""
-        taken, self._events = self._events, []
-        return taken
+    # time
 
     def next_timeout(self) -> float | None:
         """When ``handle_timeout`` must be called; None: not for now."""
@@ -280,8 +198,9 @@ class SessionMachine(ABC):
             times += [when for when in (renewal, self._current.expires) if when is not None]
         if self._lame is not None and self._lame.expires is not None:
             times.append(self._lame.expires)
-        if self._held_reset is not None:
-            times.append(self._peer_may_renew)
+        held_until = self._peer_renewals.next_timeout()
+        if held_until is not None:
+            times.append(held_until)
         return min(times, default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -298,8 +217,8 @@ class SessionMachine(ABC):
                 renewal = self._renewal()
                 if renewal is not None and now >= renewal:
                     self._open_next(current, by=self.role.value, now=now)
-            if self._held_reset is not None and now >= self._peer_may_renew:
-                held, self._held_reset = self._held_reset, None
+            held = self._peer_renewals.take_due(now)
+            if held is not None:
                 self.handle_soft_reset(held, now)
             self._on_timeout(now)
 
@@ -449,9 +368,8 @@ class SessionMachine(ABC):
     def _hung(self, key: KeyState, now: float) -> HandshakeTimeout:
         if self._current is not None:
             return HandshakeTimeout("the peer did not finish it in time", stage=Stage.REKEY)
-        stage, text, remedy = _HANGS.get(key.state, _HANGS[SessionState.START])
         waited = now - (key.started if key.established is None else key.established)
-        return HandshakeTimeout(f"{text} in {waited:.0f} s", stage=stage, remedy=remedy)
+        return explain_hang(key.state, waited)
 
     @contextmanager
     def _verdicts(self, now: float) -> Iterator[None]:
@@ -463,9 +381,6 @@ class SessionMachine(ABC):
             raise
 
     # telling
-
-    def _emit(self, event: Event) -> None:
-        self._events.append(event)
 
     def _enter(self, key: KeyState, state: SessionState, now: float) -> None:
         """``key`` reached ``state``; that of the first key is the session's."""

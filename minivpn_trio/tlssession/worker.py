@@ -21,7 +21,8 @@ from ..items import (
     TunnelUp,
 )
 from ..ports import Inlet, WaitingOutlet
-from .machine import Outgoing, SessionMachine
+from .machine import SessionMachine
+from .outbox import Outgoing
 from .session import TlsSession
 
 __all__ = ["Incoming", "worker"]

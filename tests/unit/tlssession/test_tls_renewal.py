@@ -12,7 +12,7 @@ from minivpn_trio.events import Rekeyed, SessionState, Warned
 from minivpn_trio.items import ExpectKey, OpenKey, RetireKey
 from minivpn_trio.packet.ids import KeyID
 from minivpn_trio.packet.opcodes import Opcode
-from minivpn_trio.tlssession.machine import MAX_RENEWALS, RENEWAL_INTERVAL
+from minivpn_trio.tlssession.peer_renewals import MAX_RENEWALS, RENEWAL_INTERVAL
 from minivpn_trio.tlssession.server import ServerPolicy
 
 SOFT = Opcode.CONTROL_SOFT_RESET_V1
