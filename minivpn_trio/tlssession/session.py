@@ -13,28 +13,20 @@ keys, since the options of the first PUSH_REPLY go on to hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Literal
 
 from ..challenge import Challenge, ChallengeKind
 from ..config.model import Credentials, TunnelConfig
-from ..config.push import (
-    NegotiatedTunnel,
-    PushAssembler,
-    PushedOptions,
-    apply_update,
-    negotiate,
-    parse_push,
-)
-from ..config.tunnel_info import TunnelInfo
+from ..config.push import NegotiatedTunnel, PushedOptions, parse_push
 from ..errors import AuthFailed, ConfigError, ConnectError, DropReason, HandshakeTimeout, Stage, TunnelClosed
 from ..events import AuthPending, Challenged, ResetDone, ResetSent, ServerMessage, SessionState, Warned
-from ..items import KeepaliveTimes, TunnelUp
+from ..items import TunnelUp
 from ..packet.ids import RandomBytes, Role, SessionID
 from ..packet.opcodes import Opcode
 from ..tracing import Tracer
 from .keymethod2 import KeyMethod2, new_source
-from .keystate import DataSettings, KeyState
+from .keystate import KeyState
 from .login import Login
 from .machine import SessionMachine
 from .messages import (
@@ -51,9 +43,10 @@ from .messages import (
     challenge_response,
     parse_message,
 )
+from .negotiation import Negotiation
 from .openssl import TLSContext
-from .options_string import cipher_in_options, fragment_in_options, options_string
 from .peer_info import SSO_METHODS, peer_info
+from .second_factor import SecondFactor
 
 __all__ = ["TlsSession"]
 
@@ -61,8 +54,6 @@ __all__ = ["TlsSession"]
 FIRST_PUSH_REQUEST = 1.0
 #: Seconds between requests (reference: push.h, PUSH_REQUEST_INTERVAL).
 PUSH_REQUEST_INTERVAL = 5.0
-#: Questions that a server may ask in one session.
-MAX_QUESTIONS = 16
 
 
 class TlsSession(SessionMachine):
@@ -106,24 +97,19 @@ class TlsSession(SessionMachine):
             unix_time=unix_time,
             tracer=tracer,
         )
-        self._transport = transport
-        self._remote_address = remote_address
-        self._push = PushAssembler()
-        self._update = PushAssembler("PUSH_UPDATE")
-        #: What was pushed and updated so far, in the push grammar, but for tokens.
-        self._pushed: tuple[str, ...] = ()
+        self._negotiation = Negotiation(config, transport=transport, remote_address=remote_address)
         self._push_request_at: float | None = None
         self._login = login or Login(config, salt=rng(16))
         #: What is asked now, and the key whose login or control channel waits for the answer.
         self._asked: tuple[Challenge, KeyState] | None = None
-        self._questions = 0
-        #: Until when the server waits for a second factor; None: it did not say that it does.
-        self._pending_until: float | None = None
-        self._occ_cipher: str | None = None
+        self._second_factor = SecondFactor()
         #: When the session has lasted long enough (session-timeout).
         self._ends_at: float | None = None
-        #: What the push and the profile say together; None before PUSH_REPLY.
-        self.negotiated: NegotiatedTunnel | None = None
+
+    @property
+    def negotiated(self) -> NegotiatedTunnel | None:
+        """What the push and the profile say together; None before PUSH_REPLY."""
+        return self._negotiation.tunnel
 
     # input
 
@@ -199,7 +185,7 @@ class TlsSession(SessionMachine):
         credentials = self._login.credentials()
         message = KeyMethod2(
             source=new_source(Role.CLIENT, self._rng),
-            options=options_string(self.config, Role.CLIENT, stream=self._transport == "tcp"),
+            options=self._negotiation.options,
             username=credentials.username if credentials is not None else "",
             password=credentials.password if credentials is not None else "",
             peer_info=peer_info(self.config, sso=SSO_METHODS if self._login.can_ask else ()),
@@ -224,27 +210,22 @@ class TlsSession(SessionMachine):
             self._generate(key, now)
             self._login.accepted()
             return
-        self._look_at_options(key.theirs.options, now)
+        warning = self._negotiation.look_at_options(key.theirs.options)
+        if warning is not None:
+            self._emit(Warned(time=now, stage=Stage.KEY_EXCHANGE, text=warning))
         key.deadline = now + self.config.hand_window
         if self.config.pull:
             self._push_request_at = now + FIRST_PUSH_REQUEST
         else:
-            self._negotiated(key, parse_push([]), now)
-
-    def _look_at_options(self, options: str, now: float) -> None:
-        """The server's options string: of use only to peers without negotiation, and for warnings."""
-        self._occ_cipher = cipher_in_options(options)
-        if options and fragment_in_options(options) != (self.config.fragment is not None):
-            text = "fragment is set at one end only: no packet will get through"
-            self._emit(Warned(time=now, stage=Stage.KEY_EXCHANGE, text=text))
+            self._conclude(key, parse_push([]), now)
 
     def _on_message(self, key: KeyState, text: str, now: float) -> None:
         message = parse_message(text)
         match message:
             case PushReplyMessage():
-                options = self._push.add(message.text)
-                if options is not None:
-                    self._on_push(key, parse_push(options), now)
+                pushed = self._negotiation.take_reply(message.text)
+                if pushed is not None:
+                    self._on_push(key, pushed, now)
             case PushUpdateMessage():
                 self._on_push_update(message, now)
             case AuthFailedMessage():
@@ -273,23 +254,14 @@ class TlsSession(SessionMachine):
 
     def _on_push(self, key: KeyState, pushed: PushedOptions, now: float) -> None:
         if self.negotiated is None and key is self._pending and key.state is SessionState.ACTIVE:
-            self._negotiated(key, pushed, now)
+            self._conclude(key, pushed, now)
         else:
             # A repeated answer, or a new token at a renewal: nothing else may change by now.
             self._login.take_token(pushed.auth_token, pushed.auth_token_user)
 
-    def _negotiated(self, key: KeyState, pushed: PushedOptions, now: float) -> None:
+    def _conclude(self, key: KeyState, pushed: PushedOptions, now: float) -> None:
         assert key.engine is not None
-        tunnel = negotiate(
-            self.config,
-            pushed,
-            transport=self._transport,
-            remote_address=self._remote_address,
-            occ_cipher=self._occ_cipher,
-            tls_version=key.engine.version,
-        )
-        self.negotiated = tunnel
-        self._pushed = tuple(option for option in pushed.raw if not option.lstrip().startswith("auth-token"))
+        tunnel = self._negotiation.conclude(pushed, key.engine.version)
         self._push_request_at = None
         self._login.take_token(tunnel.auth_token, tunnel.auth_token_user)
         self._login.accepted()
@@ -297,25 +269,7 @@ class TlsSession(SessionMachine):
         self._reneg_sec = tunnel.reneg_sec
         if tunnel.session_timeout:
             self._ends_at = now + tunnel.session_timeout
-        self._settings = DataSettings(
-            cipher=tunnel.cipher,
-            auth=tunnel.auth,
-            key_derivation=tunnel.key_derivation,
-            peer_id=tunnel.peer_id,
-            compression=tunnel.compression,
-            transition_window=self.config.tran_window,
-            ping=tunnel.ping,
-            ping_restart=tunnel.ping_restart,
-            ping_exit=tunnel.ping_exit,
-            inactive=tunnel.inactive,
-            inactive_bytes=tunnel.inactive_bytes,
-            reneg_bytes=tunnel.reneg_bytes,
-            reneg_packets=self.config.reneg_packets,
-            fragment=tunnel.fragment,
-            epoch=tunnel.epoch,
-            decompress=tunnel.decompress,
-            options=options_string(self.config, Role.CLIENT, stream=self._transport == "tcp"),
-        )
+        self._settings = self._negotiation.data_settings(tunnel)
         for text in tunnel.warnings:
             self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
         if tunnel.dynamic_tls_crypt:
@@ -325,30 +279,18 @@ class TlsSession(SessionMachine):
 
     def _on_push_update(self, message: PushUpdateMessage, now: float) -> None:
         """The server changes the live tunnel. Before there is one, and without ``pull``, it may not."""
-        former = self.negotiated
-        if former is None or self._settings is None or not self.config.pull:
+        if self.negotiated is None or self._settings is None or not self.config.pull:
             self.drops[DropReason.NOT_READY] += 1
             return
         try:
-            options = self._update.add(message.text)
-            if options is None:
-                return
-            updated = apply_update(self.config, self._pushed, options)
-            tunnel = negotiate(
-                self.config,
-                parse_push(updated.options),
-                transport=self._transport,
-                remote_address=self._remote_address,
-                occ_cipher=self._occ_cipher,
-                tls_version=former.info.tls_version,
-            )
+            change = self._negotiation.take_update(message.text)
         except ConnectError as error:
             raise self._lost(str(error)) from error
-        self.negotiated = tunnel
-        self._pushed = updated.options
-        times = KeepaliveTimes(tunnel.ping, tunnel.ping_restart, tunnel.ping_exit)
-        if times != KeepaliveTimes(former.ping, former.ping_restart, former.ping_exit):
-            self._keepalives.append(times)
+        if change is None:
+            return
+        if change.keepalive is not None:
+            self._keepalives.append(change.keepalive)
+        tunnel = change.tunnel
         # What the next key begins with.
         self._settings = replace(
             self._settings,
@@ -357,67 +299,45 @@ class TlsSession(SessionMachine):
             ping_exit=tunnel.ping_exit,
             decompress=tunnel.decompress,
         )
-        for text in dict.fromkeys((*updated.warnings, *tunnel.warnings)):
-            if text not in former.warnings:
-                self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
-        changed = _differences(former.info, tunnel.info)
-        if changed:
-            self._ups.append(TunnelUp(tunnel.info, changed))
+        for text in change.warnings:
+            self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
+        if change.changed:
+            self._ups.append(TunnelUp(tunnel.info, change.changed))
 
     def _on_auth_pending(self, key: KeyState, message: AuthPendingMessage, now: float) -> None:
         """Be patient, within bounds (reference: push.c, server_auth_pending; forward.c)."""
         if key is not self._pending:
             return
-        patience = self._patience()
-        timeout = patience if message.timeout is None else min(message.timeout, patience)
         since = key.established if key.established is not None else now
+        timeout = self._second_factor.hold(message.timeout, patience=self._patience(), since=since)
         key.deadline = max(key.deadline, since + timeout)
-        self._pending_until = since + timeout
         self._emit(AuthPending(time=now, timeout=timeout))
 
     def _on_question(self, key: KeyState, message: TextChallengeMessage | WebAuthMessage, now: float) -> None:
         """The server asks for a second factor while it lets the login wait."""
-        self._questions += 1
-        if self._questions > MAX_QUESTIONS:
+        if not self._second_factor.may_ask():
             self.drops[DropReason.LIMIT] += 1
             return
-        timeout = None if self._pending_until is None else max(0.0, self._pending_until - now)
-        if isinstance(message, WebAuthMessage):
-            if message.url is None:
-                text = "the server wants a page opened whose address is no https URL: not passed on"
-                self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
-                return
-            web = Challenge(
-                kind=ChallengeKind.WEB,
-                text="the server wants this page opened to finish the login",
-                needs_answer=False,
-                url=message.url,
-                flags=message.flags,
-                timeout=timeout,
-            )
-            # There is no answer to wait for: the server hears of it from the page.
-            self._emit(Challenged(time=now, challenge=web))
+        if isinstance(message, WebAuthMessage) and message.url is None:
+            text = "the server wants a page opened whose address is no https URL: not passed on"
+            self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
             return
-        challenge = Challenge(
-            kind=ChallengeKind.CR_TEXT,
-            text=message.text,
-            echo=message.echo,
-            needs_answer=message.needs_answer,
-            timeout=timeout,
-        )
-        if message.needs_answer and not self._login.can_ask:
+        challenge = self._second_factor.challenge(message, now)
+        if challenge.kind is ChallengeKind.WEB:
+            # There is no answer to wait for: the server hears of it from the page.
+            self._emit(Challenged(time=now, challenge=challenge))
+            return
+        if challenge.needs_answer and not self._login.can_ask:
             text = "the server asks for a second factor: give on_challenge to answer it"
             self._emit(Warned(time=now, stage=Stage.PUSH, text=text))
         self._ask(key, challenge, now)
 
     def _hung(self, key: KeyState, now: float) -> HandshakeTimeout:
-        if self._current is None and self._pending_until is not None:
+        if self._current is None:
             waited = now - (key.started if key.established is None else key.established)
-            return HandshakeTimeout(
-                f"the login was not finished in {waited:.0f} s",
-                stage=Stage.PUSH,
-                remedy="the server waited for a second factor: confirm or answer it in time",
-            )
+            error = self._second_factor.explain_hang(waited)
+            if error is not None:
+                return error
         return super()._hung(key, now)
 
     def _refused(self, message: AuthFailedMessage) -> Exception:
@@ -454,12 +374,6 @@ class TlsSession(SessionMachine):
         self._send_message(key, "PUSH_REQUEST")
         self._collect(key)
         self._push_request_at = now + PUSH_REQUEST_INTERVAL
-
-
-def _differences(former: TunnelInfo, new: TunnelInfo) -> tuple[str, ...]:
-    """The fields that are not the same."""
-    names = (field.name for field in fields(TunnelInfo))
-    return tuple(name for name in names if getattr(former, name) != getattr(new, name))
 
 
 def _with(text: str, detail: str) -> str:

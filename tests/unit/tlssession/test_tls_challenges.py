@@ -11,8 +11,8 @@ from minivpn_trio.challenge import Challenge, ChallengeKind
 from minivpn_trio.errors import AuthFailed, DropReason, HandshakeTimeout, Stage
 from minivpn_trio.events import AuthPending, Challenged, ServerMessage, SessionState, Warned
 from minivpn_trio.tlssession.login import Login
+from minivpn_trio.tlssession.second_factor import MAX_QUESTIONS
 from minivpn_trio.tlssession.server import ServerPolicy
-from minivpn_trio.tlssession.session import MAX_QUESTIONS
 
 PENDING = ServerPolicy(push=PUSH, pending=30.0)
 

@@ -91,4 +91,4 @@ def test_too_early_or_not_asked_for() -> None:
 
 def test_a_token_is_not_kept_among_the_options() -> None:
     pair = Pair(policy=ServerPolicy(push=PUSH, auth_token="tok-en")).start()
-    assert "tok-en" not in repr(vars(pair.tls_client)["_pushed"])
+    assert "tok-en" not in repr(vars(pair.tls_client._negotiation)["_pushed"])
