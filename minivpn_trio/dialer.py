@@ -18,8 +18,7 @@ import os
 import socket as stdlib
 import ssl
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol, Self
 
@@ -31,10 +30,11 @@ from .client import open_client
 from .config.model import Credentials, TunnelConfig
 from .config.tunnel_info import TunnelInfo
 from .events import Event
+from .happy_eyeballs import connect_first
 from .items import Burst
 from .netstack import scapy_wire
 from .netstack.icmp import EchoError, EchoReply, IcmpEndpoint
-from .netstack.resolver import STRAGGLER_TIMEOUT, AddressInfo, TunResolver
+from .netstack.resolver import AddressInfo, TunResolver
 from .netstack.sockets import TunSocket
 from .netstack.stack import Stack
 from .netstack.tcp.congestion import ALGORITHMS
@@ -56,9 +56,6 @@ LINGER = 2.0
 LINGER_STEP = 0.005
 #: What a tunnel goes over is long, and loses for reasons other than congestion.
 DEFAULT_CONGESTION = "bbr"
-#: RFC 8305, 5 and 3, seconds: until the next address is tried, and for AAAA to come after A.
-CONNECTION_ATTEMPT_DELAY = 0.25
-RESOLUTION_DELAY = 0.05
 #: More turns of the scheduler than there are workers between a socket and the network.
 PIPELINE_STEPS = 8
 
@@ -190,88 +187,15 @@ class TunDialer:
         if host in ("", b"") or host is None:
             raise ValueError("host must not be empty")
         await _scapy_ready()
-        failures: list[OSError] = []
 
         async def find(patience: float) -> list[AddressInfo]:
             return await self._resolver.getaddrinfo(host, port, type=stdlib.SOCK_STREAM, straggler_timeout=patience)
 
-        async def find_late() -> list[AddressInfo]:
-            try:
-                return await find(STRAGGLER_TIMEOUT)
-            except OSError:
-                return []
+        def both_families() -> bool:
+            info = self.tunnel_info
+            return info.ipv4 is not None and info.ipv6 is not None
 
-        found = await find(RESOLUTION_DELAY)
-        info = self.tunnel_info
-        complete = info.ipv4 is None or info.ipv6 is None or len({family for family, *_ in found}) == 2
-        socket = await self._first_to_connect(found, failures, None if complete else find_late)
-        if socket is not None:
-            return trio.SocketStream(socket)
-        for earlier in failures[:-1]:
-            failures[-1].add_note(f"tried before: {earlier}")
-        raise failures[-1]
-
-    async def _first_to_connect(
-        self,
-        found: list[AddressInfo],
-        failures: list[OSError],
-        find_late: Callable[[], Awaitable[list[AddressInfo]]] | None,
-    ) -> TunSocket | None:
-        """The socket that connected first, the others closed; None, with why in ``failures``, if none did.
-
-        ``find_late`` finds what else there is, while those ``found`` are tried; its new addresses are next (RFC
-        8305, 3).
-        """
-        targets = deque(taking_turns(found))
-        complete = find_late is None
-        more = trio.Event()
-        sockets: list[TunSocket] = []
-        winner: TunSocket | None = None
-
-        async def look_again(find: Callable[[], Awaitable[list[AddressInfo]]]) -> None:
-            nonlocal complete
-            late = [each for each in await find() if each not in found]
-            if late:
-                left = taking_turns([*late, *targets])
-                targets.clear()
-                targets.extend(left)
-            complete = True
-            more.set()
-
-        async def attempt(target: AddressInfo, failed: trio.Event, scope: trio.CancelScope) -> None:
-            nonlocal winner
-            family, kind, proto, _, address = target
-            socket = self._socket(family, kind, proto)
-            sockets.append(socket)
-            try:
-                await socket.connect(address)
-            except OSError as exc:
-                failures.append(exc)
-                failed.set()
-            else:
-                winner = winner or socket
-                scope.cancel()
-
-        try:
-            async with trio.open_nursery() as nursery:
-                if find_late is not None:
-                    nursery.start_soon(look_again, find_late)
-                while targets or not complete:
-                    if not targets:
-                        await more.wait()
-                        continue
-                    failed = trio.Event()
-                    nursery.start_soon(attempt, targets.popleft(), failed, nursery.cancel_scope)
-                    with trio.move_on_after(CONNECTION_ATTEMPT_DELAY):
-                        await failed.wait()
-        except BaseException:
-            winner = None
-            raise
-        finally:
-            for socket in sockets:
-                if socket is not winner:
-                    socket.close()
-        return winner
+        return trio.SocketStream(await connect_first(find, self._socket, both_families=both_families))
 
     async def open_ssl_over_tcp_stream(
         self,

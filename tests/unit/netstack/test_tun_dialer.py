@@ -22,7 +22,8 @@ from trio.testing import MockClock
 from two_stacks import FAR, FAR6, NEAR, Host, make_host, start
 
 from minivpn_trio.config.tunnel_info import TunnelInfo
-from minivpn_trio.dialer import TunDialer, taking_turns
+from minivpn_trio.dialer import TunDialer
+from minivpn_trio.happy_eyeballs import taking_turns
 from minivpn_trio.netstack.resolver import AddressInfo
 from minivpn_trio.netstack.sockets import TunSocket
 from minivpn_trio.stats import DataStats, TunnelStats
