@@ -7,6 +7,9 @@ packet is framed, fragmented and sealed with the key that sends at this time.
 
 A burst is processed as a whole: nearly always it is one run of packets of one
 key with consecutive ids, and each step has a short way for that case.
+
+This file is long because both ways of a burst are read together: they share the keys, the counters and the silences,
+and a step that stood elsewhere would be one more call for each burst.
 """
 
 from __future__ import annotations
