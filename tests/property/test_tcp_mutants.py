@@ -244,8 +244,18 @@ SCENARIOS: dict[str, Defect] = {
     ),
     "old windows are believed": (
         Sender._update_window,
-        "if self.wl1 < seq or (self.wl1 == seq and self.wl2 <= ack):",
+        "if ack > una or (ack == una and (self.wl1 < seq or (self.wl1 == seq and self.wl2 <= ack))):",
         "if True:",
+    ),
+    "windows of what was sent again are not heard": (
+        Sender._update_window,
+        "if ack > una or (ack == una and (",
+        "if ((",
+    ),
+    "windows of what acknowledges less are believed": (
+        Sender._update_window,
+        "(ack == una and (self.wl1 < seq or",
+        "(ack <= una and (self.wl1 < seq or",
     ),
     "no backoff": (RetransmissionTimeout.expire, "self.backoff += 1", "pass"),
     "backoff for ever": (RetransmissionTimeout.progress, "self.backoff = 0", "pass"),

@@ -595,6 +595,29 @@ def test_an_old_window_is_not_believed() -> None:
     assert connection.sender.window == window
 
 
+def test_an_acknowledgement_of_less_says_nothing_about_the_window() -> None:
+    """Sent later, as its number says, but by a peer that had less: it answers something old."""
+    script, connection = settled()
+    sent = flight(script, connection, 6)
+    script.give(script.segment(ack=sent[3].seq, window=5000))
+    script.give(script.segment(ack=sent[2].seq, window=9000, seq=(script.seq + 1000) & MASK))
+    assert connection.sender.window == 5000 << 7
+
+
+def test_the_window_of_a_segment_that_was_sent_again_is_heard() -> None:
+    """It has an old number, but acknowledges more than anything before: the window is not larger than it says."""
+    script, connection = settled()
+    sent = flight(script, connection, 6)
+    first = script.segment(ACK | PSH, b"x")
+    script.seq = (script.seq + 1) & MASK
+    script.give(script.segment(window=5000))
+    assert connection.sender.window == 5000 << 7
+    first.ack, first.window = sent[3].seq, 4000
+    script.give(first)
+    assert connection.sender.una & MASK == sent[3].seq
+    assert connection.sender.window == 4000 << 7
+
+
 def test_what_the_pacer_held_back_is_forgotten_when_nothing_is_left() -> None:
     """Everything was acknowledged before its time: it comes, and is over."""
     script, connection = settled()

@@ -122,7 +122,10 @@ class Acknowledgements(Timers):
     def _update_window(self, ack: Position, window: int, seq: Position, now: float) -> bool:
         """True: the window was closed, and opens."""
         opened = False
-        if self.wl1 < seq or (self.wl1 == seq and self.wl2 <= ack):
+        una = self.una
+        # News is what acknowledges more, also in a segment that was sent again; otherwise what has a later number
+        # (RFC 9293, 3.10.7.4). Without the former a window would stay as large as it was and move along with una.
+        if ack > una or (ack == una and (self.wl1 < seq or (self.wl1 == seq and self.wl2 <= ack))):
             if self._timer is Timer.PERSIST or not (window and self.window):
                 # Any answer shows that the peer lives (RFC 9293, 3.8.6.1).
                 self.retries = 0
