@@ -293,6 +293,11 @@ SCENARIOS: dict[str, Defect] = {
         "        if self._duplicates_due:\n            return False\n",
         "        return False\n",
     ),
+    "what waits behind a hole is never told": (
+        AckSchedule.behind_hole,
+        "self.deadline = min(self.deadline, now + _COMPRESSION)",
+        "pass",
+    ),
     "duplicates are not reported": (Receiver._note_duplicate, "duplicates.append((start, end))", "pass"),
     "only one duplicate of a burst is reported": (
         Receiver.take_sack_blocks,

@@ -3,6 +3,10 @@
 At once for everything irregular (RFC 5681, 4.2), for two segments' worth of
 data, and at the beginning, when the peer is in slow start. Otherwise 40 ms
 later, unless data of ours carries it. Whatever the reason, one flush sends one.
+
+What arrives behind a hole is told at once three times, which is what the peer waits for to repair it, and then
+once a millisecond, as Linux does (ip-sysctl, tcp_comp_sack_delay_ns). Each of these makes a peer in recovery send, and
+by PRR a segment more than arrived: with one for every packet Linux overflows the queue again that has just overflowed.
 """
 
 from __future__ import annotations
@@ -15,6 +19,10 @@ __all__ = ["AckSchedule"]
 
 #: Acknowledgements that are not delayed, from the beginning of a connection.
 _QUICK = 16
+#: Of what arrives behind one hole: acknowledgements at once, and later ones that an acknowledgement may speak for.
+_DUPLICATES, _COMPRESSED = 3, 44
+#: For so long, seconds, where that is little beside the round trip: a twentieth of it or less.
+_COMPRESSION, _COMPRESSION_SHARE = 0.001, 20
 
 
 class AckSchedule:
@@ -24,7 +32,10 @@ class AckSchedule:
         "_challenge_interval",
         "_challenged_at",
         "_delay",
+        "_held",
+        "_hole",
         "_quick",
+        "_told",
         "_unacked",
         "deadline",
         "due",
@@ -43,6 +54,9 @@ class AckSchedule:
         self.last: Position = 0
         self._unacked = 0
         self._quick = _QUICK
+        #: Where the hole is, how often it was told at once, and how many segments behind it wait to be told.
+        self._hole: Position = 0
+        self._told = self._held = 0
         self._delay = delay
         self._challenge_interval = challenge_interval
         self._challenged_at = -inf
@@ -50,6 +64,19 @@ class AckSchedule:
     def received(self, size: int) -> None:
         """``size`` bytes arrived in order."""
         self._unacked += size
+
+    def behind_hole(self, hole: Position, rtt: float, now: float) -> None:
+        """Something arrived behind the ``hole``; ``rtt`` (seconds) 0.0: not known, or the peer counts duplicates."""
+        if self._hole != hole:
+            self._hole, self._told = hole, 0
+        if self.due:
+            return
+        if self._told < _DUPLICATES or self._held >= _COMPRESSED or rtt < _COMPRESSION * _COMPRESSION_SHARE:
+            self._told += 1
+            self.due = True
+            return
+        self._held += 1
+        self.deadline = min(self.deadline, now + _COMPRESSION)
 
     def challenge(self, now: float) -> None:
         """An answer that only the real peer can use, and rarely (RFC 5961, 7)."""
@@ -61,7 +88,8 @@ class AckSchedule:
         """Time has passed. A peer that made us wait sends small pieces: no hurry from now on."""
         if self.deadline <= now:
             self.due = True
-            self._quick = 0
+            if not self._held:
+                self._quick = 0
 
     def decide(self, mss: int, now: float) -> bool:
         """Whether one goes out now. If so, ``sent`` must follow."""
@@ -78,6 +106,6 @@ class AckSchedule:
         """Everything up to ``position`` is acknowledged by what goes out now."""
         self.due = False
         self.deadline = inf
-        self.early = 0
+        self.early = self._held = 0
         self.last = position
         self._unacked = 0

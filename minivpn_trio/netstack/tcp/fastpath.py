@@ -90,7 +90,7 @@ class FastPath(Input):
                         if seq == last_ack:
                             self._ts_recent, self._ts_recent_at, recent = tsval, now, tsval
                         self._hear_plain(now)
-                        self._take_early(nxt + ((seq - wire_nxt) & MASK), packet[payload_at:])
+                        self._take_early(nxt + ((seq - wire_nxt) & MASK), packet[payload_at:], now)
                         nxt = receiver.nxt
                         wire_nxt = nxt & MASK
                         holes = receiver.has_holes
@@ -120,16 +120,19 @@ class FastPath(Input):
         self._heard_at = now
         self._keepalive_probes = 0
 
-    def _take_early(self, seq: Position, payload: bytes) -> None:
-        """Payload within the window, before or into a hole: to be acknowledged at once (RFC 5681, 4.2)."""
-        receiver = self.receiver
+    def _take_early(self, seq: Position, payload: bytes, now: float) -> None:
+        """Payload within the window, behind or into a hole (RFC 5681, 4.2)."""
+        receiver, acks, sender = self.receiver, self._acks, self.sender
         before = receiver.nxt
         receiver.insert(seq, payload)
-        self._acks.due = True
         if receiver.nxt > before:
+            acks.due = True
             self._changed = True
-        elif not self.sender.sack:
-            self._acks.early += 1
+        elif sender.sack:
+            acks.behind_hole(before, sender.rto.srtt, now)
+        else:
+            acks.due = True
+            acks.early += 1
 
     def _verified(self, packets: list[bytes]) -> list[bytes]:
         good = intact(packets)

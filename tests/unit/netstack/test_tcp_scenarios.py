@@ -203,6 +203,7 @@ def test_sack_blocks_newest_first_and_duplicates_reported() -> None:
         return script.segment(ACK, bytes([number]) * 100, seq=base + number * 100)
 
     def blocks() -> list[tuple[int, int]]:
+        script.wait(0.001)
         return [((left - base) // 100, (right - base) // 100) for left, right in script.one().sack_blocks]
 
     script.give(piece(1))
@@ -223,6 +224,44 @@ def test_sack_blocks_newest_first_and_duplicates_reported() -> None:
     assert connection.read(1000, script.now) == b"".join(bytes([n]) * 100 for n in range(4))
     script.give(piece(0))
     assert blocks()[0] == (0, 1)
+
+
+def test_behind_a_hole_three_are_told_at_once_and_then_one_a_millisecond() -> None:
+    """As Linux does: the peer repairs after three, and sends for each."""
+    script = Script()
+    connection = script.connect()
+    connection.sender.rto.srtt = 0.1
+    script.give(script.segment())
+    base = script.seq
+
+    def give(number: int) -> list[TcpSegment]:
+        script.give(script.segment(ACK, bytes(100), seq=base + number * 100))
+        return script.out()
+
+    for number in (1, 2, 3):
+        (told,) = give(number)
+        assert told.sack_blocks == ((base + 100, base + 100 * (number + 1)),)
+    for number in range(4, 20):
+        assert give(number) == []
+    script.wait(0.0009)
+    assert script.out() == []
+    script.wait(0.0002)
+    assert script.one().sack_blocks == ((base + 100, base + 2000),)
+    # However many come within it, no acknowledgement speaks for more than 44.
+    told_at = [number for number in range(20, 110) if give(number)]
+    assert told_at == [64, 109]
+    # A hole that is filled is news; and so is the next one, three times.
+    assert give(0)[0].ack == base + 11_000
+    assert [len(give(number)) for number in range(120, 126)] == [1, 1, 1, 0, 0, 0]
+
+
+def test_on_a_short_path_everything_behind_a_hole_is_told_at_once() -> None:
+    script = Script()
+    connection = script.connect()
+    connection.sender.rto.srtt = 0.005
+    for number in range(1, 20):
+        script.give(script.segment(ACK, bytes(100), seq=script.seq + number * 100))
+        assert script.one().flags == ACK
 
 
 def test_a_burst_full_of_holes_is_reported_completely() -> None:
