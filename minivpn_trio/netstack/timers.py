@@ -2,7 +2,8 @@
 
 Lazy: a deadline that moves later, as the retransmission timer does with each
 acknowledgement, leaves its entry where it is; when the entry comes up, it is
-put back at the right time. So only deadlines that move earlier cost a push.
+put back at the right time. So only deadlines that move earlier cost a push, and
+leave an entry behind that counts for nothing. Those go at the latest when half of the heap is such.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class TimerHeap(Generic[T]):
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, T]] = []
         self._order = count()
-        self._retired = 0
+        #: Entries that no item goes by any more.
+        self._stale = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -44,6 +46,7 @@ class TimerHeap(Generic[T]):
         if deadline >= item.scheduled:
             return False
         earliest = self._entries[0][0] if self._entries else inf
+        self._forget(item)
         item.scheduled = deadline
         heappush(self._entries, (deadline, next(self._order), item))
         return deadline < earliest
@@ -60,6 +63,7 @@ class TimerHeap(Generic[T]):
             time, _, item = heappop(entries)
             if time != item.scheduled:
                 # An earlier entry took its place.
+                self._stale -= 1
                 continue
             item.scheduled = inf
             if item.deadline <= now:
@@ -69,12 +73,19 @@ class TimerHeap(Generic[T]):
         return due
 
     def retire(self, item: T) -> None:
-        """``item`` will not be armed again: let go of it, at the latest when half of the heap is like it."""
+        """``item`` will not be armed again: let go of it."""
+        item.deadline = inf
+        self._forget(item)
+
+    def _forget(self, item: T) -> None:
+        """``item`` no longer goes by the entry that it has, if any."""
         if item.scheduled == inf:
             return
-        item.scheduled = item.deadline = inf
-        self._retired += 1
-        if self._retired * 2 > len(self._entries):
-            self._entries = [entry for entry in self._entries if entry[0] == entry[2].scheduled]
+        item.scheduled = inf
+        self._stale += 1
+        if self._stale * 2 > len(self._entries):
+            # An item may have two entries for one time, of which it went by the later one.
+            current = {id(entry[2]): entry for entry in self._entries if entry[0] == entry[2].scheduled}
+            self._entries[:] = current.values()
             heapify(self._entries)
-            self._retired = 0
+            self._stale = 0

@@ -66,12 +66,13 @@ class AckSchedule:
         self._unacked += size
 
     def behind_hole(self, hole: Position, rtt: float, now: float) -> None:
-        """Something arrived behind the ``hole``; ``rtt`` (seconds) 0.0: not known, or the peer counts duplicates."""
+        """Something arrived behind the ``hole``; ``rtt`` (seconds) 0.0: not known."""
         if self._hole != hole:
             self._hole, self._told = hole, 0
         if self.due:
             return
-        if self._told < _DUPLICATES or self._held >= _COMPRESSED or rtt < _COMPRESSION * _COMPRESSION_SHARE:
+        short = rtt < _COMPRESSION * _COMPRESSION_SHARE
+        if short or self._told < _DUPLICATES or self._held >= _COMPRESSED or self.deadline <= now:
             self._told += 1
             self.due = True
             return
