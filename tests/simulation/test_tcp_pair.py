@@ -79,8 +79,8 @@ def test_tiny_windows(buffer: int) -> None:
 
 @pytest.mark.parametrize("seed", [36, 40, 73, 76, 79, 84])
 def test_reordering_in_the_first_round_trips_does_no_lasting_damage(seed: int) -> None:
-    """5 ms of it on a path of 50 ms. With these seeds a segment of the first few comes so late that it is called lost,
-    and arrives before it was sent again. Neither window nor slow start may suffer from it."""
+    """5 ms of it on a path of 50 ms. With four of these seeds a segment of the first few comes so late that it is
+    called lost, and arrives before it was sent again: the window may not suffer from it."""
 
     def link() -> Link:
         return Link(delay=0.025, rate=100e6, queue=1 << 20, jitter=0.005, reorder=0.3)
