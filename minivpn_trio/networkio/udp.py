@@ -36,7 +36,7 @@ UDP_SEGMENT = 103
 UDP_GRO = 104
 #: The kernel takes at most 64 segments (UDP_MAX_SEGMENTS) and 65,507 bytes in one call.
 MAX_TRAIN_SEGMENTS = 44
-MAX_TRAIN_BYTES = 64000
+MAX_TRAIN_BYTES = 65507
 #: What the kernel says of a socket whose peer, or path, is momentarily not there. UDP loses
 #: packets anyway: after the handshake these are losses, not the end.
 TRANSIENT_ERRNOS = frozenset(

@@ -79,9 +79,6 @@ class Output(ControlBlock):
                 packets += builder.build_train([last], ack, ACK | PSH, window, tsval, tsecr)
         if fin is not None:
             packets.append(builder.build(fin.start & MASK, ack, FIN | ACK, window, tsval, tsecr))
-        for segment in segments[:-1]:
-            if segment.is_fin:
-                packets.append(builder.build(segment.start & MASK, ack, FIN | ACK, window, tsval, tsecr))
         self._network.emit_train(packets)
         if not receiver.has_report:
             self._acks.sent(receiver.nxt)

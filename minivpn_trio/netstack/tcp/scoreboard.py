@@ -29,7 +29,7 @@ __all__ = ["Scoreboard", "SentSegment"]
 #: Acknowledged segments at the head of the list that are left there until cutting them off pays.
 _SLACK = 256
 
-_start_of = attrgetter("start")
+_start_of, _end_of = attrgetter("start"), attrgetter("end")
 
 
 class SentSegment:
@@ -66,6 +66,7 @@ class Scoreboard:
         "_ends",
         "_head",
         "_lost",
+        "_marked",
         "_resent",
         "_scanned",
         "_segments",
@@ -92,6 +93,8 @@ class Scoreboard:
         self._lost: deque[SentSegment] | None = None
         #: Retransmissions in the order of time, each with when it went out.
         self._resent: deque[tuple[float, SentSegment]] | None = None
+        #: No segment at or behind this position was SACKed, deemed lost or sent again.
+        self._marked: Position = 0
         #: Up to here segments were examined for loss.
         self._scanned: Position = 0
         self.pipe: int = 0
@@ -125,6 +128,9 @@ class Scoreboard:
         """Everything before ``position`` arrived. Sets ``sample``, ``resent`` and ``late``."""
         segments, head = self._segments, self._head
         count = len(segments)
+        if head < count and segments[head].start >= self._marked:
+            self._acknowledge_unmarked(position)
+            return
         sample: SentSegment | None = None
         resent: SentSegment | None = None
         late = 0
@@ -158,17 +164,40 @@ class Scoreboard:
             head += 1
         self.pipe = pipe
         self.sample, self.resent, self.late = sample, resent, late
-        if head == count or (head > _SLACK and head * 2 > count):
-            # Nothing is kept of what arrived by a connection that falls silent.
-            del segments[:head]
-            head = 0
-        self._head = head
+        self._advance(head)
         starts, ends = self._starts, self._ends
         if starts and starts[0] < position:
             passed = bisect_right(ends, position)
             del starts[:passed], ends[:passed]
             if starts and starts[0] < position:
                 starts[0] = position
+
+    def _acknowledge_unmarked(self, position: Position) -> None:
+        """``acknowledge`` where nothing was SACKed, deemed lost or sent again, as is the rule: without looking at each
+        segment."""
+        segments, head = self._segments, self._head
+        first = segments[head].start
+        at = bisect_right(segments, position, lo=head, key=_end_of)
+        if at < len(segments):
+            segment = segments[at]
+            cut = position - segment.start
+            if cut > 0:
+                # A part of it: a middlebox, or a peer that takes what its window holds.
+                segment.payload = segment.payload[cut:]
+                segment.start = position
+        self.pipe -= position - first
+        self.sample, self.resent, self.late = segments[at - 1] if at > head else None, None, 0
+        self._advance(at)
+
+    def _advance(self, head: int) -> None:
+        """The first segment that is not acknowledged is at ``head``."""
+        segments = self._segments
+        count = len(segments)
+        if head == count or (head > _SLACK and head * 2 > count):
+            # Nothing is kept of what arrived by a connection that falls silent.
+            del segments[:head]
+            head = 0
+        self._head = head
 
     def fills(self, position: Position) -> bool:
         """Whether acknowledging ``position`` names something for the first time that was sent once, below what
@@ -235,6 +264,7 @@ class Scoreboard:
         at = max(bisect_right(segments, new, lo=self._head, key=_start_of) - 1, self._head)
         first: Position | None = None
         sample, resent = self.sample, self.resent
+        self._marked = max(self._marked, right)
         while at < len(segments) and segments[at].start < until:
             segment = segments[at]
             at += 1
@@ -306,6 +336,7 @@ class Scoreboard:
                     waiting = min(waiting, time) if waiting else time
                     break
                 segment.lost = True
+                self._marked = max(self._marked, segment.end)
                 size = segment.end - segment.start
                 self.pipe -= size
                 lost += size
@@ -324,6 +355,7 @@ class Scoreboard:
             return False
         self.pipe -= (first.end - first.start) * ((not first.lost) + first.resent)
         first.lost, first.resent = True, False
+        self._marked = max(self._marked, first.end)
         self._waiting.appendleft(first)
         return True
 
@@ -345,7 +377,7 @@ class Scoreboard:
                 segment.lost, segment.resent = True, False
                 self._waiting.append(segment)
         if self._segments:
-            self._scanned = self._segments[-1].end
+            self._scanned = self._marked = self._segments[-1].end
 
     def find_all(self) -> None:
         """Nothing was lost after all: what is deemed lost and was not sent again counts as under way."""
@@ -384,6 +416,7 @@ class Scoreboard:
             segment.lost = True
             self.pipe -= size
         segment.resent = True
+        self._marked = max(self._marked, segment.end)
         segment.transmissions += 1
         segment.sent_at = now
         segment.departure = departure

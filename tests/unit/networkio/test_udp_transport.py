@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from minivpn_trio.errors import DropReason
+from minivpn_trio.netstack.tcp.settings import TcpSettings
 from minivpn_trio.networkio import udp
 from minivpn_trio.networkio.transport import MAX_BURST
 from minivpn_trio.networkio.udp import MAX_TRAIN_SEGMENTS, UDPTransport, segmentation, train_end
@@ -77,6 +78,8 @@ def test_trains_are_runs_of_equal_sizes_with_a_shorter_last() -> None:
     assert end([b"x" * 10, b"y" * 11], 0) == 1
     assert end([b"x" * 10, b"y", b"x" * 10], 0) == 2
     assert end([b"x" * 10] * 60, 0) == MAX_TRAIN_SEGMENTS
+    # The default mssfix makes datagrams of 1464 bytes: a whole train of TCP's is one call.
+    assert end([b"x" * 1464] * 60, 0) == TcpSettings().train_max_segments
     assert end([b"", b""], 0) == 1
     assert end([b"x" * 60000] * 2, 0) == 1
 
