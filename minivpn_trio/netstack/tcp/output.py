@@ -68,7 +68,8 @@ class Output(ControlBlock):
         window = receiver.take_window()
         ack = receiver.nxt & MASK
         tsval, tsecr = self._tsval(now), self._ts_recent
-        fin = segments[-1] if segments[-1].is_fin else None
+        # It may stand before others among what is sent again.
+        fins = [segment for segment in segments if segment.is_fin] if self.sender.fin_sent else ()
         pieces = [(segment.start & MASK, segment.payload) for segment in segments if segment.payload]
         packets: list[bytes] = []
         if pieces:
@@ -77,7 +78,7 @@ class Output(ControlBlock):
             packets = builder.build_train(pieces, ack, ACK, window, tsval, tsecr) if pieces else []
             if last is not None:
                 packets += builder.build_train([last], ack, ACK | PSH, window, tsval, tsecr)
-        if fin is not None:
+        for fin in fins:
             packets.append(builder.build(fin.start & MASK, ack, FIN | ACK, window, tsval, tsecr))
         self._network.emit_train(packets)
         if not receiver.has_report:

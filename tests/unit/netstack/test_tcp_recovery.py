@@ -628,3 +628,17 @@ def test_what_the_pacer_held_back_is_forgotten_when_nothing_is_left() -> None:
     assert script.stack.next_timeout() is not None
     script.stack.handle_timeout(script.now)
     assert (timeout := script.stack.next_timeout()) is None or timeout > script.now
+
+
+def test_a_fin_that_is_sent_again_before_data_goes_out_as_well() -> None:
+    """What was lost again lies behind what was lost first, whatever the numbers."""
+    script, connection = settled()
+    sent = flight(script, connection, 2)
+    connection.shutdown_write(script.now)
+    fin = script.one()
+    assert fin.flags & FIN
+    first, second, last = connection.sender.board
+    connection._send_segments([first, last, second], script.now)
+    again = script.out()
+    assert sorted(seqs(again)) == [*seqs(sent), fin.seq]
+    assert [segment.seq for segment in again if segment.flags & FIN] == [fin.seq]
