@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from .stages import BASELINE, BURST, SIZE, STAGES, measure
+from .calibration import BURST, SIZE
+from .stages import BASELINE, KERNEL_STAGES, STAGES, measure
 
 
 def main() -> None:
@@ -18,12 +19,14 @@ def main() -> None:
     print(f"bursts of {BURST} packets of {SIZE} bytes; a unit is the calibration's share of a packet")
     print(f"{'':40}{'us a packet':>12}{'units':>8}{'baseline':>10}")
     found: dict[str, float] = {}
-    for name in STAGES:
+    for name in (*STAGES, *KERNEL_STAGES):
         figure = measure(name, arguments.rounds)
-        found[name] = round(figure.units, 3)
-        print(f"{name:40}{figure.microseconds:12.2f}{figure.units:8.2f}{kept.get(name, 0):10.2f}", flush=True)
+        found[name] = figure.units
+        baseline = f"{kept[name]:10.3f}" if name in kept else f"{'-':>10}"
+        print(f"{name:40}{figure.microseconds:12.3f}{figure.units:8.3f}{baseline}", flush=True)
     if arguments.write:
-        BASELINE.write_text(json.dumps(found, indent=1) + "\n")
+        # The smallest are a hundredth: figures that count, rather than digits after the point.
+        BASELINE.write_text(json.dumps({name: float(f"{found[name]:.3g}") for name in STAGES}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,68 +1,37 @@
-"""What a packet costs in each stage of the hot path, in units of a calibration that runs in turn with it.
+"""What a packet costs in each stage of the hot path, in units of a calibration that runs in turn with it
+(calibration.py).
 
-A unit is what this machine needs, at this moment, for one packet's worth of the three things that the hot
-path is made of: steps of the interpreter, one encryption by the library, one sum over a payload. So the ratio says
-little about the machine and much about the code. Each round times unit and stage one after the other; the
-figure of a stage is the lower quartile of its rounds, since whatever else the machine does only adds.
+STAGES are the interpreter's work and the cipher's; they are held against ``baseline.json`` by a test. KERNEL_STAGES are
+mostly system calls, whose price is the kernel's, its mitigations' and its host's; they are shown only.
 """
 
 from __future__ import annotations
 
 import random
-import time
+import select
+import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from minivpn_trio.datachannel.channel import DataChannel
 from minivpn_trio.items import DataChannelKey
 from minivpn_trio.networkio.framing import FrameReader, frame_burst
-from minivpn_trio.networkio.udp import MAX_TRAIN_SEGMENTS
-from minivpn_trio.packet.ids import KeyID, Role
-from tests.simulation.tcp_world import Link, World
+from minivpn_trio.networkio.udp import UDPTransport
+from minivpn_trio.packet.codec import ControlPacket, serialize_control
+from minivpn_trio.packet.ids import KeyID, PacketID, Role, SessionID
+from minivpn_trio.packet.opcodes import Opcode
+from minivpn_trio.packetmuxer.control_wrap import NoWrap
+from minivpn_trio.packetmuxer.muxer import PacketMuxer
 
-__all__ = ["BASELINE", "BURST", "SIZE", "STAGES", "Figure", "Work", "measure"]
+from .calibration import BURST, Figure, Work, calibration, compare, packets
+from .tcp_stages import receiving, sending, sending_by_rate
+
+__all__ = ["BASELINE", "KERNEL_STAGES", "STAGES", "measure"]
 
 #: Units of each stage, as kept.
 BASELINE = Path(__file__).with_name("baseline.json")
-
-BURST = MAX_TRAIN_SEGMENTS
-SIZE = 1400
-#: Of the interpreter, in a unit.
-STEPS = 40
-
-#: One call handles one burst. Made for so many rounds, no packet comes twice.
-Work = Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """Of one stage: microseconds a packet here and now, and units."""
-
-    microseconds: float
-    units: float
-
-
-def calibration() -> Work:
-    """One burst's worth of units."""
-    encrypt = AESGCM(bytes(32)).encrypt
-    payload, nonce = random.Random(1).randbytes(SIZE), bytes(12)
-
-    def work() -> None:
-        for _ in range(BURST):
-            total = int.from_bytes(payload, "big") % 65535
-            for step in range(STEPS):
-                total += step & 7
-            encrypt(nonce, payload, None)
-
-    return work
-
-
-def packets() -> list[bytes]:
-    """A burst of what looks like IP packets."""
-    return [b"\x45" + random.Random(number).randbytes(SIZE - 1) for number in range(BURST)]
+#: Bursts of a round where a single one is too short for the clock.
+MANY = 50
 
 
 def channel_pair(cipher: str) -> tuple[DataChannel, DataChannel]:
@@ -87,7 +56,7 @@ def encrypting(cipher: str) -> Callable[[int], Work]:
     def make(rounds: int) -> Work:
         client, _ = channel_pair(cipher)
         burst = packets()
-        return lambda: client.encrypt_burst(burst, 1.0)
+        return lambda: len(client.encrypt_burst(burst, 1.0))
 
     return make
 
@@ -99,8 +68,10 @@ def decrypting(cipher: str) -> Callable[[int], Work]:
         client, server = channel_pair(cipher)
         sealed: Iterator[list[bytes]] = iter([client.encrypt_burst(packets(), 1.0) for _ in range(rounds)])
 
-        def work() -> None:
-            assert len(server.decrypt_burst(next(sealed), 1.0)) == BURST
+        def work() -> int:
+            opened = len(server.decrypt_burst(next(sealed), 1.0))
+            assert opened == BURST
+            return opened
 
         return work
 
@@ -111,67 +82,52 @@ def unframing(rounds: int) -> Work:
     """The length prefixes of a stream, both ways."""
     reader, burst = FrameReader(), packets()
 
-    def work() -> None:
-        assert len(reader.feed_untrusted(frame_burst(burst))) == BURST
+    def work() -> int:
+        count = len(reader.feed_untrusted(frame_burst(burst)))
+        assert count == BURST
+        return count
 
     return work
 
 
-def world() -> World:
-    """Two stacks in the same world each time."""
-    return World(up=Link(delay=0.0001), down=Link(delay=0.0001), mtu=SIZE)
+def sorting(rounds: int) -> Work:
+    """``packetmuxer`` on the way up: that all of a burst is data."""
+    muxer = PacketMuxer(role=Role.CLIENT, wrap=NoWrap(), rng=random.Random(1).randbytes)
+    reset = ControlPacket(
+        opcode=Opcode.CONTROL_HARD_RESET_SERVER_V2, key_id=KeyID(0), session_id=SessionID(b"theirs.."),
+        acks=(PacketID(0),), peer_session_id=muxer.local_session_id, packet_id=PacketID(0),
+    )  # fmt: skip
+    assert muxer.handle_datagrams([b"".join(serialize_control(reset))], 0.0).bound
+    # DATA_V2 of key 0, of peer 0.
+    burst = [b"\x48\x00\x00\x00" + packet for packet in packets()]
+    assert muxer.handle_datagrams(burst, 1.0).data is burst
 
-
-def receiving(rounds: int) -> Work:
-    """``netstack`` on the way up: a burst of one flow's segments in, its bytes read, its acknowledgement out."""
-    # The same numbers twice: what one world sent, its twin receives.
-    twin = world()
-    ours, theirs = twin.connect()
-    payload = bytes(BURST * 1200)
-    bursts = []
-    for _ in range(rounds):
-        theirs.write(payload, twin.now)
-        burst = []
-        while sent := twin.b.take_output(now=twin.now):
-            burst += sent
-            twin.a.handle_packets(sent, twin.now)
-            ours.read(1 << 22, twin.now)
-            while acks := twin.a.take_output(now=twin.now):
-                twin.b.handle_packets(acks, twin.now)
-        bursts.append(burst)
-    again = world()
-    ours, _ = again.connect()
-    stack, now = again.a, again.now
-    ready = iter(bursts)
-
-    def work() -> None:
-        stack.handle_packets(next(ready), now)
-        assert len(ours.read(1 << 22, now)) == len(payload)
-        stack.take_output(now=now)
+    def work() -> int:
+        for _ in range(MANY):
+            muxer.handle_datagrams(burst, 1.0)
+        return MANY * BURST
 
     return work
 
 
-def sending(rounds: int) -> Work:
-    """``netstack`` on the way down: written bytes to trains of segments, and the acknowledgement of the last."""
-    there = world()
-    ours, theirs = there.connect()
-    payload = bytes(BURST * 1200)
-    acks: list[bytes] = []
+def datagrams(rounds: int) -> Work:
+    """``networkio`` over UDP: a train out by one call, over the loopback device, and its datagrams in, one by one."""
+    ends = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+    for end in ends:
+        end.bind(("127.0.0.1", 0))
+    for end, other in zip(ends, reversed(ends), strict=True):
+        end.connect(other.getsockname())
+    sender, receiver = map(UDPTransport, ends)
+    burst = packets()
 
-    def work() -> None:
-        there.a.handle_packets(acks, there.now)
-        ours.write(payload, there.now)
-        acks.clear()
-        size = 0
-        while size < len(payload):
-            sent = there.a.take_output(now=there.now)
-            there.b.handle_packets(sent, there.now)
-            size += len(theirs.read(1 << 22, there.now))
-            acks.extend(there.b.take_output(now=there.now))
-            if size < len(payload):
-                there.a.handle_packets(acks, there.now)
-                acks.clear()
+    def work() -> int:
+        assert sender.send_some(burst) == BURST
+        count = 0
+        while count < BURST:
+            arrived = len(receiver._drain())
+            assert arrived or select.select([ends[1]], [], [], 1.0)[0], "datagrams were lost"
+            count += arrived
+        return count
 
     return work
 
@@ -182,26 +138,15 @@ STAGES: dict[str, Callable[[int], Work]] = {
     "datachannel.encrypt CHACHA20-POLY1305": encrypting("CHACHA20-POLY1305"),
     "datachannel.decrypt CHACHA20-POLY1305": decrypting("CHACHA20-POLY1305"),
     "networkio.framing": unframing,
+    "packetmuxer": sorting,
     "netstack.receive": receiving,
     "netstack.send and the peer's side": sending,
+    "netstack.send by BBR": sending_by_rate,
 }
+KERNEL_STAGES: dict[str, Callable[[int], Work]] = {"networkio.udp, out and in": datagrams}
 
 
 def measure(name: str, rounds: int) -> Figure:
     """The figure of one stage."""
-    unit, work = calibration(), STAGES[name](rounds + 1)
-    clock = time.perf_counter
-    unit(), work()
-    times: list[float] = []
-    ratios: list[float] = []
-    for _ in range(rounds):
-        start = clock()
-        unit()
-        middle = clock()
-        work()
-        end = clock()
-        times.append((end - middle) / BURST * 1e6)
-        ratios.append((end - middle) / (middle - start))
-    times.sort()
-    ratios.sort()
-    return Figure(times[rounds // 4], ratios[rounds // 4])
+    make = STAGES[name] if name in STAGES else KERNEL_STAGES[name]
+    return compare(calibration(), make(rounds + 1), rounds)
