@@ -29,11 +29,14 @@ SERVER_TOOLS = {"openvpn": "openvpn", "ip": "iproute2", "nsenter": "util-linux",
 SHORT_BENCHMARKS = {
     "micro": "--rounds 50",
     "netsim": "",
-    "scale": "--idle 500 --active 50 --tunnels 10 --seconds 1",
+    # A keepalive falls into 12 seconds.
+    "scale": "--idle 500 --active 50 --tunnels 10 --seconds 12",
+    "startup": "--runs 5 --only imports",
 }
 SHORT_SERVER_BENCHMARKS = {
     "end_to_end": "--runs 3",
     "latency": "--count 100 --rounds 2 --connects 5 --load 16",
+    "startup": "--runs 5 --only cold",
 }
 
 
