@@ -20,10 +20,9 @@ from benchmarks.micro.calibration import BURST, Work, compare
 from benchmarks.micro.stages import BASELINE, STAGES, measure
 
 ROUNDS = 100
-#: Times the baseline. On a machine like the one the baseline is from, growth by a third passes, by more than a half
-#: never. There the figures of all tries are within a tenth of each other, also with two other processes on each
-#: processor.
-FACTOR = 1.35
+#: Times the baseline. On a machine like the one the baseline is from, all tries are within a tenth of each other, also
+#: with two other processes on each processor, so there growth by 40 % passes and by 65 % never.
+FACTOR = 1.5
 #: Each a tenth of a second or less; they are needed where the machine is busy.
 TRIES = 8
 
@@ -63,7 +62,7 @@ def test_a_stage_that_got_slower_is_noticed(name: str, monkeypatch: pytest.Monke
             start = time.perf_counter()
             count = work()
             spent = time.perf_counter() - start
-            while time.perf_counter() - start < 1.6 * spent:
+            while time.perf_counter() - start < 2 * spent:
                 pass
             return count
 
