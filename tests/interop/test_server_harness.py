@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import zlib
 
 import pytest
 
@@ -53,6 +54,8 @@ import socket, sys
 host = sys.argv[1]
 with socket.create_connection((host, 9), 10) as s:
     s.sendall(b"x" * 12345); s.shutdown(socket.SHUT_WR); print(s.recv(100).decode())
+with socket.create_connection((host, 22), 10) as s:
+    s.sendall((5).to_bytes(8, "big") + b"hello"); print(s.recv(100)); s.sendall(b"?"); print(s.recv(100))
 with socket.create_connection((host, 7), 10) as s:
     s.sendall(b"hello"); s.shutdown(socket.SHUT_WR); print(s.recv(100).decode(), s.recv(1))
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
@@ -65,7 +68,8 @@ with socket.create_connection((host, 20), 10) as s:
     except ConnectionResetError: print("reset")
 """
         assert lab.python_in_c_namespace(code, TUN_IPV4).splitlines() == [
-            "12345", "hello b''", "datagram", "0000000000000001", "reset",
+            "12345", r"b'5\n'", repr(b"%08x\n" % zlib.crc32(b"hello")), "hello b''", "datagram", "0000000000000001",
+            "reset",
         ]  # fmt: skip
 
 

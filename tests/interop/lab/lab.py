@@ -107,14 +107,15 @@ class Server(OpenVPN):
         path.write_text(f"{username}\n{password}\n")
         return path
 
-    def c_client(self, **overrides: str) -> OpenVPN:
+    def c_client(self, *, ca: str | None = None, port: int | None = None, extra: tuple[str, ...] = ()) -> OpenVPN:
         """The C client for this server, in the namespace of its own; not started yet."""
         path = self.profile_file(
             "c-client.ovpn",
             host=THEIRS[self.options.outer],
             credentials_file=self.password_file() if self.options.user_pass else None,
-            extra=("dev tun1", "dev-type tun", "disable-dco", "verb 4"),
-            **overrides,  # type: ignore[arg-type]
+            ca=ca,
+            port=port,
+            extra=("dev tun1", "dev-type tun", "disable-dco", "verb 4", *extra),
         )
         return OpenVPN(self._lab.c_namespace, path, log=self.folder / "c-client.log")
 

@@ -12,6 +12,8 @@ port        what it does
 19     TCP  chargen: PATTERN until the peer goes
 20     TCP  reset: reads one byte, then resets the connection
 21     TCP  mss: sends in ASCII the longest segment that the peer's SYN allowed, without options, and closes
+22     TCP  keep: reads a length (8 bytes, network order) and so many bytes, which it keeps, and sends their count in
+          ASCII and a newline; asked by ``?``, it sends their CRC-32 as 8 hexadecimal digits and a newline, and closes
 7      UDP  echo
 53     both DNS for ``lab``: web, big (truncated over UDP), anything else is NXDOMAIN
 ====== ==== =====================================================================================
@@ -30,6 +32,7 @@ import ssl
 import struct
 import sys
 import threading
+import zlib
 from typing import ClassVar
 
 import dns.flags
@@ -38,8 +41,9 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-#: Fixed and position-dependent, so that a lost, doubled or moved piece shows.
-PATTERN = b"".join(struct.pack(">I", n) for n in range(64 * 1024))
+#: Fixed and position-dependent, so that a lost, doubled or moved piece shows. The number of words is a prime: what went
+#: wrong by a power of two, as buffers do, shows as well.
+PATTERN = b"".join(struct.pack(">I", n) for n in range(65_521))
 SERVER_IPV4, SERVER_IPV6 = "10.8.0.1", "fd08::1"
 #: 3 KiB of TXT records: far too much for UDP.
 BIG_TXT = [f'"{n:03d}-{"x" * 240}"' for n in range(12)]
@@ -114,6 +118,37 @@ class Discard(Stream):
         while count := sock.recv_into(buffer):
             total += count
         sock.sendall(str(total).encode())
+
+
+class Keep(Stream):
+    """Counts first, so that whoever measures can stop the clock, and looks at the bytes when asked to."""
+
+    #: Bytes of one piece of memory, and those that nobody uses: memory that was used before costs no page faults.
+    SLAB: ClassVar[int] = 1 << 20
+    unused: ClassVar[list[bytearray]] = []
+
+    def serve(self, sock: socket.socket) -> None:
+        left = size = int.from_bytes(sock.recv(8, socket.MSG_WAITALL), "big")
+        slabs: list[bytearray] = []
+        view, filled = memoryview(b""), 0
+        while left > 0:
+            if filled == len(view):
+                slabs.append(self.unused.pop() if self.unused else bytearray(self.SLAB))
+                view, filled = memoryview(slabs[-1]), 0
+            count = sock.recv_into(view[filled:], min(left, self.SLAB - filled))
+            if count == 0:
+                break
+            filled += count
+            left -= count
+        sock.sendall(b"%d\n" % (size - left))
+        # What came behind the last byte is no question, and gets no answer.
+        if sock.recv(2) == b"?":
+            crc, rest = 0, size - left
+            for slab in slabs:
+                crc = zlib.crc32(memoryview(slab)[:rest], crc)
+                rest -= min(rest, len(slab))
+            sock.sendall(b"%08x\n" % crc)
+        self.unused.extend(slabs)
 
 
 class Chargen(Stream):
@@ -221,7 +256,8 @@ def main() -> None:
     context.load_cert_chain(sys.argv[1], sys.argv[2])
     https.socket = context.wrap_socket(https.socket, server_side=True, do_handshake_on_connect=False)
     servers: list[socketserver.TCPServer] = [HTTPServer(("::", 80), Handler), https]
-    for port, handler in ((7, Echo), (9, Discard), (19, Chargen), (20, Reset), (21, Mss), (53, DNSOverTCP)):
+    handlers = {7: Echo, 9: Discard, 19: Chargen, 20: Reset, 21: Mss, 22: Keep, 53: DNSOverTCP}
+    for port, handler in handlers.items():
         servers.append(TCPServer(("::", port), handler))
     for port, datagram_handler in ((7, UDPEcho), (53, DNSOverUDP)):
         servers.append(UDPServer(("::", port), datagram_handler))
