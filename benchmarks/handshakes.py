@@ -32,7 +32,7 @@ from minivpn_trio.errors import ConnectError
 from tests.interop.lab.lab import THEIRS, Lab, Server
 from tests.interop.lab.openvpn import OpenVPN, ServerOptions
 
-from .end_to_end import RELAY_PORT, NetworkPath, relayed
+from .contenders import RELAY_PORT, NetworkPath, relayed
 
 __all__ = ["main"]
 

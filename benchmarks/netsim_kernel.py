@@ -84,8 +84,8 @@ class Cell:
     @property
     def size(self) -> int:
         """Bytes a run: with losses enough that a run has many, lest the first few decide how long it takes. (At 100 ms
-        and 1 % the quartiles of simulated runs are a factor of 3.3 apart with 0.75 MB, and of 1.45 with 5 MB. At 20 ms and
-        0.1 % eight megabytes have six losses, and leave half of the path's rate between one run and another.)"""
+        and 1 % the quartiles of simulated runs are a factor of 3.3 apart with 0.75 MB, and of 1.45 with 5 MB. At 20 ms
+        and 0.1 % eight megabytes have six losses: half of the path's rate lies between one run and another.)"""
         if self.loss < 0.05:
             return 16_000_000 if not self.jitter else 10_000_000
         if self.loss < 0.5 or self.rtt < 5:

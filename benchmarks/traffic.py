@@ -1,135 +1,193 @@
 """One end of a measured transfer, as a process that takes orders.
 
-``python -m benchmarks.traffic plain [CONGESTION]`` uses the kernel's TCP, as a program beside the C client does;
-``python -m benchmarks.traffic ours PROFILE [CONGESTION]`` uses minivpn_trio. Both read one JSON order a line from
-stdin and write one JSON answer a line: seconds, bytes as counted at the receiving end, and processor seconds spent.
+``python -m benchmarks.traffic plain [CONGESTION]`` uses the kernel's TCP, as a program beside the C client does
+(kernel_sockets.py); ``python -m benchmarks.traffic ours PROFILE [CONGESTION]`` uses minivpn_trio. Both read one JSON
+order a line from stdin and write one JSON answer a line: seconds, bytes as counted at the receiving end, and processor
+seconds spent.
 
 ==============  ===========================================  ============================================
 ``do``          other fields                                 what
 ==============  ===========================================  ============================================
 ``download``    ``host``, ``bytes``, ``streams`` (1)         so many streams at once, ``bytes`` each
 ``upload``      the same                                     the other way
-``echo``        ``host``, ``count``, ``bytes`` (64 or so),   round trips of UDP datagrams, one after the
-                ``load`` (0)                                 other; beside a download of ``load`` bytes
+``check``       nothing                                      compare what the last transfer moved, close
+                                                             its streams; ``checked``: bytes compared
 ``connect``     nothing                                      the tunnel down if it was up, and up again
 ==============  ===========================================  ============================================
 
 The clock runs from before the TCP connection is opened until the last byte is here (download) or
-the receiver's count of all bytes is here (upload).
+the receiver's count of all bytes is here (upload). Contents are compared by ``check``, which nobody times and which
+no transfer may leave out: other bytes than were sent end the process with ``Corrupted``.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-import resource
-import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .kernel_sockets import Transfer
+from .payload import (
+    HTTP_PORT,
+    KEEP_PORT,
+    PATTERN,
+    QUESTION,
+    READ,
+    Memory,
+    body_start,
+    check_body,
+    check_crc,
+    request,
+    upload_head,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    import trio
+
+    from minivpn_trio import TunDialer
 
 __all__ = ["main"]
 
-HTTP_PORT, DISCARD_PORT, ECHO_PORT = 80, 9, 7
-#: What an application that cares about throughput hands over at once.
-CHUNK = bytes(range(256)) * 1024
-_READ = 1 << 18
-#: Of the kernel's TCP; empty: the machine's default.
-CONGESTION = "".join(sys.argv[2:3]) if sys.argv[1:2] == ["plain"] else ""
-#: Between two echoes beside a bulk transfer, seconds.
-ECHO_PAUSE = 0.005
 
 
-def _cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _request(host: str, size: int) -> bytes:
-    return f"GET /bytes/{size} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
-
-
-def _body_start(head: bytes) -> int:
-    """Where the body begins in the first bytes of a response; -1: further on."""
-    end = head.find(b"\r\n\r\n")
-    return -1 if end < 0 else end + 4
-
-
-def plain_download(host: str, size: int) -> int:
-    """GET ``size`` bytes by a blocking socket; the number that came."""
-    with socket.create_connection((host, HTTP_PORT), 30) as sock:
-        sock.sendall(_request(host, size))
-        head = b""
-        while (start := _body_start(head)) < 0:
-            head += sock.recv(_READ)
-        received = len(head) - start
-        buffer = bytearray(_READ)
-        while received < size and (count := sock.recv_into(buffer)):
-            received += count
-    return received
-
-
-def plain_upload(host: str, size: int) -> int:
-    """Send ``size`` bytes to the discard service by a blocking socket; its count."""
-    view = memoryview(CHUNK)
-    with socket.create_connection((host, DISCARD_PORT), 30) as sock:
-        if CONGESTION:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION.encode())
-        left = size
-        while left > 0:
-            left -= sock.send(view[: min(left, len(view))])
-        sock.shutdown(socket.SHUT_WR)
-        return int(sock.recv(100))
-
-
-def plain_echo(host: str, count: int, size: int, load: int) -> list[float]:
-    """Round trips, seconds. A datagram that is lost (no answer within a second) counts as a second."""
-    times: list[float] = []
-    with ThreadPoolExecutor(1) as pool, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        bulk = pool.submit(plain_download, host, load) if load else None
-        sock.connect((host, ECHO_PORT))
-        sock.settimeout(1.0)
-        for number in range(count):
-            if bulk is not None and bulk.done():
-                break
-            message = number.to_bytes(4, "big") * (size // 4)
-            start = time.perf_counter()
-            sock.send(message)
-            try:
-                while sock.recv(2048) != message:
-                    pass
-            except TimeoutError:
-                pass
-            times.append(time.perf_counter() - start)
-            if load:
-                time.sleep(ECHO_PAUSE)
-        assert bulk is None or bulk.result() == load
-    return times
-
-
-def run_plain() -> None:
-    """Take orders, with the kernel's TCP."""
-    transfers = {"download": plain_download, "upload": plain_upload}
-    for line in sys.stdin:
-        order = json.loads(line)
-        cpu, start = _cpu(), time.perf_counter()
-        if order["do"] == "echo":
-            times = plain_echo(order["host"], order["count"], order["bytes"], order.get("load", 0))
-            _answer(times=times, cpu=_cpu() - cpu)
-            continue
-        streams = order.get("streams", 1)
-        with ThreadPoolExecutor(streams) as pool:
-            one = partial(transfers[order["do"]], order["host"])
-            count = sum(pool.map(one, [order["bytes"]] * streams))
-        _answer(seconds=time.perf_counter() - start, bytes=count, cpu=_cpu() - cpu)
+def wall_and_cpu() -> tuple[float, float]:
+    """Seconds: the clock's, and the processor's that this process has used."""
+    return time.perf_counter(), time.process_time()
 
 
 def _answer(**answer: Any) -> None:
     print(json.dumps(answer), flush=True)
+
+
+def _answer_since(start: tuple[float, float], **answer: Any) -> None:
+    seconds, cpu = (now - then for now, then in zip(wall_and_cpu(), start, strict=True))
+    _answer(seconds=seconds, cpu=cpu, **answer)
+
+
+# --- the kernel's TCP ---
+
+
+def run_plain(congestion: str = "") -> None:
+    """Take orders, with the kernel's TCP."""
+    memory = Memory()
+    transfer: Transfer | None = None
+    for line in sys.stdin:
+        order = json.loads(line)
+        if (order["do"] == "check") != (transfer is not None):
+            raise SystemExit(f"{order['do']}: a transfer is checked once, before anything else")
+        if transfer is not None:
+            with transfer:
+                checked = transfer.check()
+            transfer = None
+            _answer(checked=checked)
+        else:
+            transfer = Transfer(
+                order["do"], order["host"], order["bytes"], order.get("streams", 1),
+                congestion=congestion, memory=memory,
+            )  # fmt: skip
+            start = wall_and_cpu()
+            count = transfer.run()
+            _answer_since(start, bytes=count)
+
+
+# --- ours ---
+
+
+@dataclass
+class Flow:
+    """A transfer of ours: its stream while it is open, how many bytes arrived, and those of a download."""
+
+    do: str
+    size: int
+    memory: bytearray
+    stream: trio.SocketStream | None = None
+    arrived: int = 0
+
+    async def check(self) -> None:
+        """Compare what arrived, and close. Raises Corrupted."""
+        assert self.stream is not None
+        async with self.stream as stream:
+            if self.do == "download":
+                check_body([memoryview(self.memory)[: self.arrived]], self.size)
+                return
+            await stream.send_all(QUESTION)
+            answer = b""
+            while data := await stream.receive_some(READ):
+                answer += data
+            check_crc(answer, self.size)
+
+
+class Ours:
+    """Transfers through a tunnel that is up: ``prepare``, ``transfer``, ``check``."""
+
+    def __init__(self, dialer: TunDialer) -> None:
+        self.dialer = dialer
+        #: Under way, or to be checked.
+        self.flows: list[Flow] = []
+        self._memory = Memory()
+
+    def prepare(self, do: str, size: int, streams: int) -> None:
+        """What needs no clock: so many flows of ``size`` bytes each."""
+        download = do == "download"
+        self.flows = [Flow(do, size, self._memory.take(size) if download else bytearray()) for _ in range(streams)]
+
+    async def download(self, flow: Flow, host: str) -> None:
+        """GET its bytes and keep them."""
+        size = flow.size
+        flow.stream = stream = await self.dialer.open_tcp_stream(host, HTTP_PORT)
+        await stream.send_all(request(host, size))
+        head = b""
+        while (start := body_start(head)) < 0:
+            data = await stream.receive_some(READ)
+            if not data:
+                return
+            head += data
+        view = memoryview(flow.memory)
+        received = len(head) - start
+        view[:received] = head[start:]
+        while received < size and (data := await stream.receive_some(READ)):
+            end = received + len(data)
+            # More than there should be does not fit, which is a ValueError.
+            view[received:end] = data
+            received = end
+        flow.arrived = received
+
+    async def upload(self, flow: Flow, host: str) -> None:
+        """Send its bytes to the service that keeps them, and read its count."""
+        flow.stream = stream = await self.dialer.open_tcp_stream(host, KEEP_PORT)
+        await stream.send_all(upload_head(flow.size))
+        left = flow.size
+        while left > 0:
+            piece = min(left, len(PATTERN))
+            await stream.send_all(PATTERN if piece == len(PATTERN) else PATTERN[:piece])
+            left -= piece
+        answer = b""
+        while not answer.endswith(b"\n") and (data := await stream.receive_some(100)):
+            answer += data
+        flow.arrived = int(answer)
+
+    async def transfer(self, host: str) -> int:
+        """All that was prepared, at once; bytes that arrived."""
+        import trio
+
+        transfers = {"download": self.download, "upload": self.upload}
+        async with trio.open_nursery() as nursery:
+            for flow in self.flows:
+                nursery.start_soon(transfers[flow.do], flow, host)
+        return sum(flow.arrived for flow in self.flows)
+
+    async def check(self) -> int:
+        """Compare; bytes compared. Raises Corrupted."""
+        flows, self.flows = self.flows, []
+        for flow in flows:
+            await flow.check()
+            self._memory.give_back(flow.memory)
+        return sum(flow.size for flow in flows)
 
 
 async def run_ours(profile: str, congestion: str = "") -> None:
@@ -143,97 +201,41 @@ async def run_ours(profile: str, congestion: str = "") -> None:
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
             yield json.loads(line)
 
-    async def download(host: str, size: int) -> int:
-        stream = await dialer.open_tcp_stream(host, HTTP_PORT)
-        async with stream:
-            await stream.send_all(_request(host, size))
-            head = b""
-            while (start := _body_start(head)) < 0:
-                head += await stream.receive_some(_READ)
-            received = len(head) - start
-            while received < size and (data := await stream.receive_some(_READ)):
-                received += len(data)
-        return received
-
-    async def upload(host: str, size: int) -> int:
-        stream = await dialer.open_tcp_stream(host, DISCARD_PORT)
-        async with stream:
-            left = size
-            while left > 0:
-                piece = min(left, len(CHUNK))
-                await stream.send_all(CHUNK if piece == len(CHUNK) else CHUNK[:piece])
-                left -= piece
-            await stream.send_eof()
-            return int(await stream.receive_some(100))
-
-    async def echo(host: str, count: int, size: int, load: int) -> list[float]:
-        times: list[float] = []
-        done = 0
-        async with trio.open_nursery() as nursery:
-
-            async def bulk() -> None:
-                nonlocal done
-                assert await download(host, load) == load
-                done = load
-
-            if load:
-                nursery.start_soon(bulk)
-            with dialer.open_udp_socket() as sock:
-                await sock.connect((host, ECHO_PORT))
-                for number in range(count):
-                    if load and done:
-                        break
-                    message = number.to_bytes(4, "big") * (size // 4)
-                    start = time.perf_counter()
-                    await sock.send(message)
-                    with trio.move_on_after(1.0):
-                        while await sock.recv(2048) != message:
-                            pass
-                    times.append(time.perf_counter() - start)
-                    if load:
-                        await trio.sleep(ECHO_PAUSE)
-        return times
-
-    async def several(transfer: Callable[[str, int], Awaitable[int]], host: str, size: int, streams: int) -> int:
-        counts: list[int] = []
-
-        async def one() -> None:
-            counts.append(await transfer(host, size))
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(streams):
-                nursery.start_soon(one)
-        return sum(counts)
-
     # Imports are over before anything is timed, and what they made is not walked through by a collection in the midst
     # of a connection: what an application does that minds pauses.
     scapy_wire.preload()
     gc.collect()
     gc.freeze()
-    transfers = {"download": download, "upload": upload}
+    ours: Ours | None = None
     async with AsyncExitStack() as stack:
         async for order in orders():
-            cpu, start = _cpu(), time.perf_counter()
+            unchecked = ours is not None and bool(ours.flows)
+            if (order["do"] == "check") != unchecked:
+                raise SystemExit(f"{order['do']}: a transfer is checked once, before anything else")
             if order["do"] == "connect":
                 await stack.aclose()
-                start = time.perf_counter()
+                start = wall_and_cpu()
                 options: dict[str, Any] = {"congestion": congestion} if congestion else {}
                 dialer = await stack.enter_async_context(open_tun_dialer(profile, **options))
-                _answer(seconds=time.perf_counter() - start, cpu=_cpu() - cpu)
-            elif order["do"] == "echo":
-                times = await echo(order["host"], order["count"], order["bytes"], order.get("load", 0))
-                _answer(times=times, cpu=_cpu() - cpu)
+                _answer_since(start)
+                ours = Ours(dialer)
+                continue
+            assert ours is not None
+            if order["do"] == "check":
+                _answer(checked=await ours.check())
             else:
-                before = dialer.stack.stats().tcp_retransmissions
-                count = await several(transfers[order["do"]], order["host"], order["bytes"], order.get("streams", 1))
-                _answer(seconds=time.perf_counter() - start, bytes=count, cpu=_cpu() - cpu,
-                        retransmissions=dialer.stack.stats().tcp_retransmissions - before)  # fmt: skip
+                before = ours.dialer.stack.stats().tcp_retransmissions
+                ours.prepare(order["do"], order["bytes"], order.get("streams", 1))
+                start = wall_and_cpu()
+                count = await ours.transfer(order["host"])
+                _answer_since(start, bytes=count,
+                              retransmissions=ours.dialer.stack.stats().tcp_retransmissions - before)  # fmt: skip
 
 
 def main() -> None:
     """Entry: ``plain``, or ``ours PROFILE``."""
     if sys.argv[1:2] == ["plain"]:
-        run_plain()
+        run_plain(*sys.argv[2:3])
     else:
         import trio
 
