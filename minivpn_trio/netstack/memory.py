@@ -9,7 +9,8 @@ says how things stand, and every connection acts on that itself:
     FULL   what was granted before is being used: data in order is refused too, beyond ``FLOOR``
 
 So whatever peers send and readers leave, no more is held than five quarters of the budget and ``FLOOR`` for each
-connection. A window that was granted is never taken back (RFC 9293, 3.8.6).
+connection. What is held is not only bytes: each piece out of order and each segment, small as peers may make them, is
+charged with the memory that it takes. A window that was granted is never taken back (RFC 9293, 3.8.6).
 """
 
 from __future__ import annotations

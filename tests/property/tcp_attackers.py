@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter, deque
 from concurrent.futures import Future, ProcessPoolExecutor
+from enum import Enum
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -43,12 +44,44 @@ FAR = 1 << 24
 PATIENCE = 1.0
 #: What a connection may keep besides the payload: pieces out of order, each with its place.
 PIECES = 16384
+#: What it has in common with all others.
+SHARED = {"_network", "_memory", "path", "_settings", "on_change"}
 PATTERN = random.Random(2).randbytes(65536) * 2
 LENGTHS = [0, 0, 0, 0, 1, 10, 1200]
 #: What struct can read, mostly: control bits send a segment to scapy, which costs thirty times as much.
 PLAIN, CONTROL = [ACK, ACK, ACK, ACK | PSH, ACK | 0x40, 0], [
     SYN, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN, FIN | SYN | RST | ACK, ACK | URG, 0x3F,
 ]  # fmt: skip
+
+
+#: A connection's own parts, by their module, and how many things besides the payload it may hold whatever happens.
+PARTS, CONSTANT = "minivpn_trio.netstack.tcp.", 250
+
+
+def holdings(connection: TcpConnection) -> tuple[int, int]:
+    """How many things lie in all containers that a connection has, and how many bytes everything takes; found by
+    looking, so that nothing has to be named to be seen."""
+    seen: set[int] = set()
+    things = size = 0
+    waiting: list[object] = [connection]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        size += sys.getsizeof(thing)
+        if isinstance(thing, (list, tuple, deque, set, frozenset)):
+            things += len(thing)
+            waiting += thing
+        elif isinstance(thing, dict):
+            things += len(thing)
+            waiting += [*thing.keys(), *thing.values()]
+        elif type(thing).__module__.startswith(PARTS) and not isinstance(thing, (TcpSettings, Enum)):
+            for kind in type(thing).__mro__:
+                slots = vars(kind).get("__slots__", ())
+                waiting += [getattr(thing, name) for name in slots if hasattr(thing, name) and name not in SHARED]
+            waiting += getattr(thing, "__dict__", {}).values()
+    return things, size
 
 
 def numbers(connection: TcpConnection) -> tuple[object, ...]:
@@ -270,6 +303,12 @@ class Peer:
         self.read = 0
         self.una = 0
         self.edge: int | None = None
+        #: Payloads; in some episodes crumbs, most of them out of order.
+        self.crumbs = rng.random() < 0.25
+        self.lengths = [0, 1, 2, 3] if self.crumbs else [0, 0, 0, 1, 10, 1200, 1300]
+        #: How often a burst is one segment again and again.
+        self.stubborn = choose([0.02, 0.02, 0.02, 0.5])
+        self.burst = 0
         self.real: list[bytes] = []
         self.connection = self._connect(rng.random() < 0.5)
 
@@ -320,6 +359,9 @@ class Peer:
                 break
             written = self._answers()
             packets = [self._shot() for _ in range(self.random.choice([1, 2, 8, BURST, BURST]))]
+            if self.random.random() < self.stubborn:
+                packets = packets[:1] * BURST
+                self.sent["the same again"] += BURST - 1
             self.now += self.random.choice([0, 0.0001, 0.001, 0.03])
             self._give(packets)
             self._check()
@@ -398,6 +440,8 @@ class Peer:
         seq = receiver.nxt + choose(
             [0, 0, 0, 0, 0, -1, 1, rng.randrange(-3000, 70_000), rng.randrange(-3000, 3000), rng.getrandbits(32)]
         )
+        if self.crumbs and rng.random() < 0.8:
+            seq = receiver.nxt + rng.randrange(2, 60_000)
         ack = choose(
             [
                 sender.una, sender.nxt, sender.nxt, rng.randint(sender.una, sender.nxt),
@@ -413,7 +457,7 @@ class Peer:
             options += sack([self._lie() for _ in range(rng.randrange(1, 4 if options else 5))])
         if rng.random() < 0.02:
             options += rng.randbytes(rng.randrange(1, 12))
-        size = choose([0, 0, 0, 1, 10, 1200, 1300])
+        size = choose(self.lengths)
         flags = choose(CONTROL if kind == "control" else PLAIN)
         if flags & (RST | FIN) and rng.random() < 0.95:
             # Not at the very number, or that would be all.
@@ -447,6 +491,9 @@ class Peer:
         assert max([receiver.nxt, *receiver._ends]) <= receiver.edge
         assert sender.una >= self.una
         self.una = sender.una
+        self.burst += 1
+        if self.burst % 10 == 0:
+            self._check_growth()
         if connection.state is TcpState.CLOSED:
             assert connection not in self.stack._connections.values()
             return
@@ -463,6 +510,19 @@ class Peer:
             assert sender.deadline < float("inf"), "no timer for what is in flight"
         timeout = self.stack.next_timeout()
         assert connection.deadline == float("inf") or (timeout is not None and timeout <= connection.deadline)
+
+    def _check_growth(self) -> None:
+        """Nothing is kept besides what the budget was charged with, except for a fixed amount."""
+        connection = self.connection
+        sender, receiver = connection.sender, connection.receiver
+        things, size = holdings(connection)
+        payload = len(receiver._pieces), len(sender.board), len(receiver.chunks), len(sender._buffer)
+        # A piece and where its range begins and ends; a segment, lost, sent again and when, and its range.
+        most = sum(number * each for number, each in zip(payload, (3, 6, 1, 1), strict=True))
+        assert things <= CONSTANT + most, f"{things} things in containers, payload {payload}"
+        charged = self.stack.memory.held
+        # Tables grow by doubling, and what was acknowledged last leaves a little later.
+        assert size <= 1.5 * charged + (96 << 10), f"{size} bytes, {charged} charged, payload {payload}"
 
 
 def attack(segments: int, seeds: range) -> Counter[str]:

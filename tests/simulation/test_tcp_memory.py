@@ -10,6 +10,7 @@ from tcp_world import B4, Link, Transfer, World
 from minivpn_trio.netstack.memory import FLOOR, FREE, FULL, MemoryBudget
 from minivpn_trio.netstack.stack import Limits, Stack
 from minivpn_trio.netstack.tcp.connection import TcpConnection
+from minivpn_trio.netstack.tcp.settings import TcpSettings
 
 Pairs = list[tuple[TcpConnection, TcpConnection]]
 BURST = 64 * 1400
@@ -25,9 +26,13 @@ def connections(world: World, count: int) -> Pairs:
 
 
 def held(ends: Iterable[TcpConnection]) -> int:
-    return sum(
-        end.receiver.queued + sum(map(len, end.receiver._pieces.values())) + end.sender.unacknowledged for end in ends
-    )
+    """Bytes, and what pieces and segments take besides theirs."""
+    total = 0
+    for end in ends:
+        receiver, sender = end.receiver, end.sender
+        total += receiver.queued + sum(map(len, receiver._pieces.values())) + 160 * len(receiver._pieces)
+        total += sender.unacknowledged + 192 * (len(list(sender.board)) + sender.buffered // sender.mss)
+    return total
 
 
 def test_a_thousand_connections_that_nobody_reads_from() -> None:
@@ -73,7 +78,9 @@ def test_writers_wait_for_memory_and_are_told_when_there_is() -> None:
         while ours.writable and ours.write(bytes(100_000), world.now):
             pass
         ours.on_change = lambda ours=ours: told.append(ours)  # type: ignore[misc]
-    assert budget <= world.a.memory.held == held(ours for ours, _ in pairs) <= budget + 100 * FLOOR
+    # What was accepted last, of those last bytes, makes segments too.
+    most = budget + 100 * (FLOOR + 192 * (FLOOR // 1300 + 1))
+    assert budget <= world.a.memory.held == held(ours for ours, _ in pairs) <= most
     assert not any(ours.writable for ours, _ in pairs)
     first, last = pairs[0][0], pairs[-1][0]
     # The others give back what they hold; it is told at once, without anything from outside.
@@ -147,6 +154,49 @@ def test_nothing_is_held_at_the_end(way: str) -> None:
             getattr(end, way)(world.now)
     world.idle(200)
     assert world.a.memory.held == world.b.memory.held == 0
+
+
+def test_crumbs_out_of_order_are_charged_for_what_they_take() -> None:
+    """Peers that leave out every other byte: the budget is used up, and then nothing more of it is kept."""
+    budget = 1 << 20
+    world = World(limits=Limits(tcp_memory=1 << 30), limits_b=Limits(tcp_memory=budget))
+    pairs = connections(world, 20)
+    for _, theirs in pairs:
+        receiver = theirs.receiver
+        for start in range(receiver.nxt + 1, receiver.edge - 8, 8):
+            receiver.insert(start, b"crumb")
+        theirs.flush(world.now)
+    pieces = sum(len(theirs.receiver._pieces) for _, theirs in pairs)
+    assert budget <= world.b.memory.held == held(theirs for _, theirs in pairs) < budget * 5 / 4
+    assert world.b.memory.level != FREE
+    assert pieces * 160 < budget * 5 / 4
+    # One connection alone does not use it up.
+    assert len({bool(theirs.receiver._pieces) for _, theirs in pairs}) == 2
+    assert max(len(theirs.receiver._pieces) for _, theirs in pairs) * 160 < budget / 3
+    for _, theirs in pairs:
+        theirs.abort(world.now)
+    assert world.b.memory.held == 0
+
+
+def test_small_segments_are_charged_for_what_they_take() -> None:
+    """To peers with the smallest segments that are believed: no more is written than fits, sent or not."""
+    budget = 4 << 20
+    settings = TcpSettings(initial_window_segments=2000, initial_ssthresh_segments=None, pacing=False)
+    world = World(mtu=1400, limits=Limits(tcp_memory=budget), limits_b=Limits(), settings_a=settings)
+    pairs = connections(world, 40)
+    world.links["a"].loss = 1.0
+    for ours, _ in pairs:
+        ours.set_path_mss(88)
+        while ours.writable and ours.write(bytes(100_000), world.now):
+            pass
+    world.idle(0.3)
+    ends = [ours for ours, _ in pairs]
+    assert world.a.memory.held == held(ends)
+    segments = sum(len(end.sender.board) for end in ends)
+    size = sum(end.sender.unacknowledged for end in ends)
+    assert segments > 5000
+    # FLOOR for each, which is more where segments are small.
+    assert size + 192 * segments <= world.a.memory.held <= budget + 40 * FLOOR * (1 + 192 / 76)
 
 
 def test_those_that_nobody_holds_any_more_give_their_memory_back() -> None:

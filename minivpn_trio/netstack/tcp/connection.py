@@ -19,6 +19,7 @@ from ..memory import FLOOR
 from .congestion import ALGORITHMS
 from .fastpath import FastPath
 from .network import os_error
+from .sender.state import SEGMENT_COST
 from .state import HANDSHAKE, SENDING, TcpState
 
 __all__ = ["TcpConnection", "TcpState"]
@@ -52,7 +53,8 @@ class TcpConnection(FastPath):
         room = capacity - sender.unacknowledged
         if room * 2 < capacity or not len(data):
             return 0
-        room = min(room, max(self._memory.left, FLOOR))
+        # Of what is left a part goes to what segments of that size take besides their bytes.
+        room = min(room, max(self._memory.left * sender.mss // (sender.mss + SEGMENT_COST), FLOOR))
         if type(data) is not bytes:
             data = bytes(memoryview(data)[:room])
         elif len(data) > room:
@@ -105,11 +107,18 @@ class TcpConnection(FastPath):
         self._arm()
 
     def set_congestion(self, name: str) -> None:
-        """Change the algorithm, a name in ``ALGORITHMS``; it goes on with the window and threshold of the last one."""
+        """Change the algorithm, a name in ``ALGORITHMS``; it goes on with the window and threshold of the last one.
+
+        One that goes by the rate of delivery needs SACK: without it, it is "cubic". ``congestion_name`` says which.
+        """
         if name == self.congestion_name:
             return
         former = self.sender.congestion
         congestion = ALGORITHMS[name](self.sender.mss, self._settings.initial_window_segments)
+        if self.connected and not self.sender.sack and hasattr(congestion, "handle_rate"):
+            # As at the end of the handshake, for those who asked before.
+            self.set_congestion("cubic")
+            return
         congestion.window, congestion.threshold = former.window, former.threshold
         self.congestion_name = name
         self.sender.set_congestion(congestion)

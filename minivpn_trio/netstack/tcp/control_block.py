@@ -262,10 +262,10 @@ class ControlBlock:
     def _account(self) -> None:
         """Tell the budget what is held now, and the path what is in flight."""
         receiver, sender, path = self.receiver, self.sender, self.path
-        held = receiver.queued + receiver.early + sender.buffered
+        held = receiver.held + sender.buffered_cost
         flying, rtt = 0, sender.rto.min_rtt
         if self.state is not TcpState.CLOSED:
-            held += sender.nxt - sender.una
+            held += sender.flight_cost
             flying = min(sender.board.pipe, sender.nxt - self._drained)
         if 0 < rtt < path.rtt:
             path.rtt = rtt

@@ -81,7 +81,8 @@ class Output(ControlBlock):
         for fin in fins:
             packets.append(builder.build(fin.start & MASK, ack, FIN | ACK, window, tsval, tsecr))
         self._network.emit_train(packets)
-        if not receiver.has_report:
+        # Data cannot carry SACK blocks, nor be the duplicates that stand for them.
+        if not (receiver.has_report if self.sender.sack else self._acks.early):
             self._acks.sent(receiver.nxt)
 
     def _send_ack(self, now: float) -> None:
@@ -97,6 +98,7 @@ class Output(ControlBlock):
                 emit(builder.build(seq, ack, ACK, window, tsval, tsecr, b"", option))
         else:
             # Without SACK the number of duplicates is the message.
+            receiver.drop_report()
             for _ in range(max(1, min(self._acks.early, 64))):
                 emit(builder.build(seq, ack, ACK, receiver.take_window(), tsval, tsecr))
         self._acks.sent(receiver.nxt)

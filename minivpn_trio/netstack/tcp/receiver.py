@@ -22,6 +22,10 @@ __all__ = ["Receiver"]
 
 #: Pieces kept out of order at most. 8 MiB of full segments are 6,000.
 _MAX_PIECES = 16384
+#: What a piece takes besides its bytes: the object, its position and its place in the table. Measured.
+_PIECE_COST = 160
+#: How much more than the bytes of all of them that may be.
+_MAX_OVERHEAD = 256 * 1024
 #: Chunks smaller than this are joined while they queue, so that one-byte segments cost no more than others.
 _SMALL = 256
 _JOINED = 4096
@@ -111,6 +115,11 @@ class Receiver:
         """Whether the next acknowledgement has SACK blocks to carry, so that no data can stand in for it."""
         return bool(self._starts or self._duplicates)
 
+    @property
+    def held(self) -> int:
+        """What the memory budget is charged with: the bytes, and what small pieces take besides theirs."""
+        return self.queued + self.early + _PIECE_COST * len(self._pieces)
+
     # --- arrival ---
 
     def insert(self, start: Position, payload: bytes) -> bool:
@@ -144,6 +153,9 @@ class Receiver:
             start = position
         if payload:
             self._append(payload)
+        if not starts:
+            # Perhaps data of ours speaks for all of it, and no acknowledgement takes them.
+            self._news.clear()
         self._check_fin()
         return True
 
@@ -185,7 +197,8 @@ class Receiver:
     def _keep(self, start: Position, end: Position, payload: bytes) -> bool:
         """Store an early segment: only those parts that are not there yet."""
         starts, ends, pieces = self._starts, self._ends, self._pieces
-        if len(pieces) >= _MAX_PIECES or self._memory.level != FREE:
+        count = len(pieces)
+        if count >= _MAX_PIECES or count * _PIECE_COST > self.early + _MAX_OVERHEAD or self._memory.level != FREE:
             return False
         if ends and start == ends[-1]:
             # By far the most common: the next segment after the same hole.
@@ -228,6 +241,11 @@ class Receiver:
             duplicates.append((start, end))
 
     # --- what to tell the sender ---
+
+    def drop_report(self) -> None:
+        """An acknowledgement goes to a peer without SACK, who cannot be told what it was about."""
+        self._news.clear()
+        self._duplicates.clear()
 
     def take_sack_blocks(self, most: int) -> list[list[tuple[Position, Position]]]:
         """The SACK blocks of each acknowledgement due now, at most ``most`` in one (RFC 2018, 4).

@@ -11,6 +11,10 @@ from .state import SenderState
 
 __all__ = ["Segmentation"]
 
+#: What is written in smaller pieces than this is joined while it waits, so that bytes cost bytes.
+_SMALL = 256
+_JOINED = 4096
+
 
 class Segmentation(SenderState):
     """The layer of the send buffer and of the size of segments."""
@@ -27,7 +31,11 @@ class Segmentation(SenderState):
 
     def write(self, data: bytes) -> None:
         """Queue ``data``, all of it."""
-        self._buffer.append(data)
+        buffer = self._buffer
+        if len(data) < _SMALL and buffer and len(buffer[-1]) < _JOINED:
+            buffer[-1] += data
+        else:
+            buffer.append(data)
         self.buffered += len(data)
 
     def discard(self) -> None:

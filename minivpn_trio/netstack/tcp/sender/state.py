@@ -18,7 +18,10 @@ from ..scoreboard import Scoreboard, SentSegment
 from ..settings import TcpSettings
 from ..undo import Undo
 
-__all__ = ["SenderState", "Timer"]
+__all__ = ["SEGMENT_COST", "SenderState", "Timer"]
+
+#: What a segment in flight takes besides its bytes: the objects, and its position. Measured.
+SEGMENT_COST = 192
 
 
 class Timer(Enum):
@@ -177,6 +180,16 @@ class SenderState:
     def unacknowledged(self) -> int:
         """Bytes that the send buffer holds, sent or not."""
         return self.nxt - self.una + self.buffered
+
+    @property
+    def flight_cost(self) -> int:
+        """What the memory budget is charged with for what is in flight: peers choose how small segments are."""
+        return self.nxt - self.una + SEGMENT_COST * len(self.board)
+
+    @property
+    def buffered_cost(self) -> int:
+        """The same for what is not sent yet: what it will be as segments, so that sending them needs no more."""
+        return self.buffered + SEGMENT_COST * (self.buffered // self.mss)
 
     @property
     def done(self) -> bool:
