@@ -20,7 +20,8 @@ blocked tasks with ClosedResourceError, a second receiver or sender gets
 BusyResourceError. All async methods checkpoint and are cancel-safe: bytes are
 taken or handed over after the last checkpoint, so a cancelled call did
 nothing. Only a cancelled ``connect`` closes the socket. Nothing here has a
-timeout: that is the caller's cancel scope.
+timeout: that is the caller's cancel scope. A socket that is forgotten without
+being closed is closed then, with a ResourceWarning.
 """
 
 from __future__ import annotations

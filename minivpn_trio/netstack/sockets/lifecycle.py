@@ -14,7 +14,7 @@ from ..tcp.connection import TcpConnection
 from ..tcp.network import os_error
 from ..udp import UdpEndpoint
 from .names import Names
-from .state import afresh
+from .state import afresh, let_go
 
 if TYPE_CHECKING:
     from ..packets import Address
@@ -46,6 +46,7 @@ class Lifecycle(Names):
             # Whether a certain port is free shows when it is used, which SO_REUSEADDR makes the usual way.
             if not local[1]:
                 self._reservation = stack.reserve_tcp((self._any(local[0]), local[1]))
+                self._token = trio.lowlevel.current_trio_token()
                 local = local[0], self._reservation[1]
         self._bound = local
 
@@ -93,8 +94,8 @@ class Lifecycle(Names):
 
     def _adopt(self, connection: TcpConnection) -> None:
         self._connection = connection
-        connection.on_change = self._on_change
-        if self._congestion != connection.congestion_name:
+        connection.on_change = self._weakly()
+        if self._congestion is not None:
             connection.set_congestion(self._congestion)
         self._apply_keepalive()
         self._apply_user_timeout()
@@ -115,7 +116,7 @@ class Lifecycle(Names):
                 self._endpoint = self._pump.stack.open_udp(local, remote)
             else:
                 self._endpoint = PingEndpoint(self._pump.stack, local, remote)
-            self._endpoint.on_change = self._on_change
+            self._endpoint.on_change = self._weakly()
             self._apply_to_endpoint()
         return self._endpoint
 
@@ -127,17 +128,8 @@ class Lifecycle(Names):
         if self._closed:
             return
         self._closed = True
-        self._release()
-        now = trio.current_time()
-        if self._connection is not None:
-            self._connection.on_change = None
-            self._pump.run(self._connection.abort if self._linger_zero else self._connection.close, now)
-        if self._listener is not None:
-            self._listener.on_change = None
-            self._pump.run(self._listener.close, now)
-        if self._endpoint is not None:
-            self._endpoint.on_change = None
-            self._endpoint.close()
+        reservation, self._reservation = self._reservation, None
+        let_go(self._pump, self._connection, self._linger_zero, self._listener, self._endpoint, reservation)
         self._readers.unpark_all()
         self._writers.unpark_all()
 

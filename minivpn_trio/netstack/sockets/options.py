@@ -42,6 +42,13 @@ _MTU = ((stdlib.IPPROTO_IP, 14), (stdlib.IPPROTO_IPV6, 24))
 #: IP_MTU_DISCOVER and IPV6_MTU_DISCOVER, and the two values of them that forbid fragments: DO and PROBE.
 _MTU_DISCOVER = ((stdlib.IPPROTO_IP, 10), (stdlib.IPPROTO_IPV6, 23))
 _NO_FRAGMENTS = (2, 3)
+#: What Linux takes, and EINVAL else (MAX_TCP_KEEPIDLE and its like in net/tcp.h).
+_RANGES = {
+    _KEEPIDLE: (1, 32767),
+    (_LEVEL_TCP, _KEEPALIVE_PACE[0]): (1, 32767),
+    (_LEVEL_TCP, _KEEPALIVE_PACE[1]): (1, 127),
+    _USER_TIMEOUT: (0, 0x7FFFFFFF),
+}
 #: Seconds, as Linux has it (tcp(7)).
 _DEFAULT_KEEPIDLE = 7200
 
@@ -94,7 +101,7 @@ class Options(SocketState):
         elif key == _MAXSEG and self._type == stdlib.SOCK_STREAM:
             value = 536 if self._connection is None else self._pump.stack.mss_to(self._connection.remote[0])
         elif key == _CONGESTION and self._type == stdlib.SOCK_STREAM:
-            name = self._congestion.encode().ljust(_CONGESTION_SIZE, b"\0")
+            name = self._congestion_in_force.encode().ljust(_CONGESTION_SIZE, b"\0")
             return int.from_bytes(name[:4], sys.byteorder) if buflen is None else name[:buflen]
         elif key == _INFO and self._type == stdlib.SOCK_STREAM:
             if buflen is None:
@@ -113,8 +120,9 @@ class Options(SocketState):
         """As ``socket.socket.setsockopt``; OSError(ENOPROTOOPT) for options that are not known.
 
         SO_LINGER with a time of 0 makes ``close`` reset the connection; SO_KEEPALIVE with TCP_KEEPIDLE,
-        TCP_KEEPINTVL and TCP_KEEPCNT, TCP_USER_TIMEOUT, TCP_NODELAY (on by default) and TCP_CONGESTION (ENOENT for an
-        algorithm that there is not) are obeyed, and for datagrams the time to
+        TCP_KEEPINTVL and TCP_KEEPCNT, TCP_USER_TIMEOUT (EINVAL outside of Linux's ranges), TCP_NODELAY (on by default)
+        and TCP_CONGESTION (ENOENT for an algorithm that there is not; "bbr" needs a peer with SACK, and is "cubic"
+        otherwise) are obeyed, and for datagrams the time to
         live, SO_RCVBUF and IP_MTU_DISCOVER. The rest is remembered.
         """
         self._check_open()
@@ -138,7 +146,10 @@ class Options(SocketState):
             return
         if (level, optname) not in _DEFAULTS:
             raise os_error(errno.ENOPROTOOPT)
-        number = int(value) if isinstance(value, int) else int.from_bytes(bytes(value)[:4], "little")
+        number = int(value) if isinstance(value, int) else int.from_bytes(bytes(value)[:4], sys.byteorder, signed=True)
+        least, most = _RANGES.get((level, optname), (number, number))
+        if not least <= number <= most:
+            raise os_error(errno.EINVAL)
         self._options[level, optname] = number
         self._apply_keepalive()
         self._apply_user_timeout()
@@ -180,6 +191,12 @@ class Options(SocketState):
             self._endpoint.max_queued_bytes = max(2048, min(2 * self._options[_RCVBUF], _MAX_RCVBUF))
 
     # --- what they say ---
+
+    @property
+    def _congestion_in_force(self) -> str:
+        if self._connection is not None:
+            return self._connection.congestion_name
+        return self._congestion or self._pump.stack.settings.congestion
 
     def _ttl(self) -> int:
         if self._family == stdlib.AF_INET:

@@ -6,8 +6,11 @@ both whether a call may proceed and whether a blocked one is woken.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket as stdlib
+import warnings
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from ..udp import UdpEndpoint
     from ..worker import Pump
 
-__all__ = ["Exclusive", "Resolve", "SocketState", "afresh"]
+__all__ = ["Exclusive", "Resolve", "SocketState", "afresh", "let_go"]
 
 T = TypeVar("T")
 
@@ -91,12 +94,29 @@ class SocketState(trio.socket.SocketType):
         self._closed = False
         self._shut_read = self._shut_write = False
         self._options: dict[tuple[int, int], int] = {}
-        self._congestion = pump.stack.settings.congestion
+        #: What was asked for; None: nothing.
+        self._congestion: str | None = None
         self._linger_zero = False
         self._receiving = Exclusive("receiving from")
         self._sending = Exclusive("sending on")
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
+        #: Of the run in which it got something to let go of.
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    def __del__(self) -> None:
+        # Forgotten without being closed. As with the kernel's sockets that closes it, and is worth a warning. It may be
+        # at any moment and in any thread: what is to be done is left to the run, which is over if it refuses.
+        token = getattr(self, "_token", None)
+        if token is None or self._closed:
+            return
+        message, self._closed = f"unclosed {self!r}", True
+        with contextlib.suppress(trio.RunFinishedError):
+            token.run_sync_soon(
+                let_go, self._pump, self._connection, self._linger_zero, self._listener, self._endpoint,
+                self._reservation,
+            )  # fmt: skip
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     # --- what it is ---
 
@@ -145,6 +165,17 @@ class SocketState(trio.socket.SocketType):
 
     # --- inside ---
 
+    def _weakly(self) -> Callable[[], None]:
+        """``_on_change`` for the stack, which must not keep alive what everybody else forgot."""
+        self._token = trio.lowlevel.current_trio_token()
+        reference = weakref.ref(self)
+
+        def changed() -> None:
+            if (socket := reference()) is not None:
+                socket._on_change()
+
+        return changed
+
     def _on_change(self) -> None:
         """The stack says that something may have changed: wake whoever may now proceed."""
         connection = self._connection
@@ -172,6 +203,29 @@ class SocketState(trio.socket.SocketType):
         if connection is None or not (connection.connected or connection.error is not None):
             raise os_error(errno.ENOTCONN)
         return connection
+
+
+def let_go(
+    pump: Pump,
+    connection: TcpConnection | None,
+    linger_zero: bool,
+    listener: TcpListener | None,
+    endpoint: UdpEndpoint | PingEndpoint | None,
+    reservation: tuple[Address | None, int] | None,
+) -> None:
+    """Close what a socket had. Does not raise."""
+    now = trio.current_time()
+    if reservation is not None:
+        pump.stack.release_tcp(reservation)
+    if connection is not None:
+        connection.on_change = None
+        pump.run(connection.abort if linger_zero else connection.close, now)
+    if listener is not None:
+        listener.on_change = None
+        pump.run(listener.close, now)
+    if endpoint is not None:
+        endpoint.on_change = None
+        endpoint.close()
 
 
 def afresh(call: Callable[..., T], *args: Any) -> T:

@@ -39,7 +39,7 @@ class TunSocket(Sending):
             self._listener = self._pump.run(
                 stack.listen_tcp, (self._any(host), port), trio.current_time(), min(max(backlog, 1), 128)
             )
-            self._listener.on_change = self._on_change
+            self._listener.on_change = self._weakly()
 
     async def accept(self) -> tuple[trio.socket.SocketType, Any]:
         """The next connection and its peer's address. Checkpoints; cancel-safe: a cancelled call loses none.

@@ -7,6 +7,7 @@ import random
 import socket as stdlib
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -17,6 +18,7 @@ from two_stacks import FAR, FAR6, Host, connect, receive_exactly, send_all, two_
 
 from minivpn_trio.netstack.sockets import TunSocket
 from minivpn_trio.netstack.tcp.congestion import ALGORITHMS
+from minivpn_trio.netstack.tcp.settings import TcpSettings
 
 CONGESTION = (stdlib.IPPROTO_TCP, getattr(stdlib, "TCP_CONGESTION", 13))
 INFO = (stdlib.IPPROTO_TCP, getattr(stdlib, "TCP_INFO", 11))
@@ -77,6 +79,55 @@ async def test_the_algorithm_of_a_live_connection_changes(autojump_clock: MockCl
             assert connection.sender.congestion.window == window
         got += await receive_exactly(theirs, len(data) - len(got))
     assert got == data
+
+
+@pytest.mark.parametrize("side", ["near", "far"])
+async def test_control_by_rate_needs_sack_and_the_option_says_so(autojump_clock: MockClock, side: str) -> None:
+    """The stack's default for accepted sockets, the option for those that dial."""
+    async with two_stacks(settings=TcpSettings(congestion="bbr")) as (near, far):
+        other = far if side == "near" else near
+        other.stack.settings = replace(other.stack.settings, sack=False)
+        listener = await far.listen(80)
+        ours = near.socket()
+        for socket in (listener, ours):
+            assert socket.getsockopt(*CONGESTION, 16).rstrip(b"\0") == b"bbr"
+        ours.setsockopt(*CONGESTION, b"bbr")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.connect, (FAR, 80))
+            theirs, _ = await listener.accept()
+        assert isinstance(theirs, TunSocket)
+        for socket in (ours, theirs):
+            connection = socket._connection
+            assert connection is not None
+            assert (connection.sender.sack, connection.sender.rate_based) == (False, False)
+            assert socket.getsockopt(*CONGESTION, 16).rstrip(b"\0") == b"cubic"
+            socket.setsockopt(*CONGESTION, b"newreno")
+            socket.setsockopt(*CONGESTION, b"bbr")
+            assert not connection.sender.rate_based
+            assert socket.getsockopt(*CONGESTION, 16).rstrip(b"\0") == b"cubic"
+        for socket in (ours, theirs, listener):
+            socket.close()
+
+
+RANGES = [("TCP_KEEPIDLE", 1, 32767), ("TCP_KEEPINTVL", 1, 32767), ("TCP_KEEPCNT", 1, 127)]
+
+
+@pytest.mark.parametrize(("option", "least", "most"), [*RANGES, ("TCP_USER_TIMEOUT", 0, 2**31 - 1)])
+async def test_numbers_that_the_kernel_refuses(
+    autojump_clock: MockClock, hosts: tuple[Host, Host], option: str, least: int, most: int
+) -> None:
+    socket, number = hosts[0].socket(), getattr(stdlib, option)
+    with stdlib.socket() as kernels:
+        for each in (socket, kernels):
+            for value in (least, most, 60):
+                each.setsockopt(stdlib.IPPROTO_TCP, number, value)
+                assert each.getsockopt(stdlib.IPPROTO_TCP, number) == value
+            beyond = [-1, -(2**31), least - 1] + [most + 1] * (most < 2**31 - 1)
+            for value in beyond:
+                for form in (value, struct.pack("i", value)):
+                    with raises(errno.EINVAL):
+                        each.setsockopt(stdlib.IPPROTO_TCP, number, form)
+            assert each.getsockopt(stdlib.IPPROTO_TCP, number) == 60
 
 
 async def test_tcp_info(autojump_clock: MockClock, hosts: tuple[Host, Host]) -> None:

@@ -230,8 +230,9 @@ async def test_the_loss_of_the_tunnel_fails_everything_at_once(
     autojump_clock: MockClock, hosts: tuple[Host, Host]
 ) -> None:
     near, far = hosts
-    reading, _ = await connect(near, far, port=80)
-    writing, _ = await connect(near, far, port=81)
+    # Theirs, too, are held: who is forgotten is closed.
+    reading, theirs = await connect(near, far, port=80)
+    writing, clogged = await connect(near, far, port=81)
     await fill(writing)
     listener = await near.listen(90)
     datagrams = near.socket(type=stdlib.SOCK_DGRAM)
@@ -255,6 +256,8 @@ async def test_the_loss_of_the_tunnel_fails_everything_at_once(
         await near.link.aclose()
     assert sorted(failed) == ["accept", "connect", "recv", "recvfrom", "send"]
     assert trio.current_time() == before
+    theirs.close()
+    clogged.close()
     with pytest.raises(trio.BrokenResourceError) as caught:
         await trio.SocketStream(reading).send_all(b"x")
     assert isinstance(caught.value.__cause__, OSError)
