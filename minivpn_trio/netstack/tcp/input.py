@@ -16,6 +16,8 @@ __all__ = ["Input"]
 
 #: RFC 7323, 5.5: after so long timestamps may have wrapped.
 _PAWS_VALID = 24 * 24 * 3600.0
+#: Ticks of a peer's clock in a second, at most, where its age is to be told (RFC 7323, 5.4: a millisecond or more).
+_OVERTAKEN = 1200
 
 
 class Input(Path):
@@ -88,6 +90,10 @@ class Input(Path):
             and later_timestamp(self._ts_recent, timestamps[0])
             and now - self._ts_recent_at < _PAWS_VALID
         ):
+            if flags & SYN or seq == end:
+                if not self._take_overtaken(seq, wire_ack, flags, blocks, timestamps, now):
+                    self._acks.challenge(now)
+                return
             # PAWS: an old duplicate. Reported as one, as Linux does: its sender learns that it sent twice.
             self._acks.due = True
             if payload and end <= receiver.nxt:
@@ -131,6 +137,30 @@ class Input(Path):
             self._acknowledge(ack, window, seq, blocks, timestamps, empty=not payload and not flags & FIN, now=now)
         if (payload or flags & FIN) and self.state is not TcpState.CLOSED:
             self._take_payload(seq, payload, flags & FIN, now)
+
+    def _take_overtaken(
+        self,
+        seq: Position,
+        wire_ack: int,
+        flags: int,
+        blocks: tuple[tuple[int, int], ...],
+        timestamps: tuple[int, int],
+        now: float,
+    ) -> bool:
+        """Whether an empty segment that PAWS refuses is only an acknowledgement that a later one has overtaken: next in
+        sequence, of nothing new, and younger than a retransmission timeout by the fastest clock that is usual (Linux,
+        tcp_disordered_ack). Then it counts for its SACK blocks, a DSACK perhaps; its window and clock are old."""
+        receiver, sender = self.receiver, self.sender
+        age = (self._ts_recent - timestamps[0]) & MASK
+        if flags & (SYN | ACK) != ACK or seq != receiver.nxt or age > sender.rto.value * _OVERTAKEN:
+            return False
+        ack = unwrap(wire_ack, sender.una)
+        if not sender.una - max(sender.max_window, 0xFFFF) <= ack <= sender.una:
+            return False
+        if blocks and sender.sack:
+            # By its place it is older than what set the window, which stays what it is.
+            self._acknowledge(ack, 0, sender.wl1 - 1, blocks, timestamps, empty=False, now=now)
+        return True
 
     def _handle_outside(
         self,
@@ -229,6 +259,8 @@ class Input(Path):
         sender = self.sender
         if sender.handle_ack(ack, window, seq, blocks, empty, now, echoed):
             self._changed = True
+            # Whatever a router said about the path, it delivers again.
+            self._soft_error = None
             if self._path_untested or sender.probe is not None:
                 self._learn_path(now)
             self._after_acknowledgement(now)

@@ -297,6 +297,29 @@ def an_old_timestamp_is_an_old_segment(d: Dialogue) -> None:
     d.works()
 
 
+def an_acknowledgement_that_was_overtaken_is_not_answered(d: Dialogue) -> None:
+    """It is a little older than the last, empty and where the next byte is: reordering, no attack."""
+    d.opened()
+    d.works()
+    d.write(b"x" * 100)
+    d.hears(b"x" * 100)
+    clock = int(d.now * 1000) + 6
+    for back in (0, 1, 2, 3):
+        d.give(d.segment(timestamps=((clock - back) & MASK, d.echo)))
+    d.quiet()
+    d.works()
+
+
+def old_acknowledgements_are_answered_rarely(d: Dialogue) -> None:
+    """Empty ones that PAWS refuses: two confused peers would answer each other for ever."""
+    d.opened()
+    d.works()
+    for _ in range(10):
+        d.give(d.segment(timestamps=((int(d.now * 1000) - 100_000) & MASK, d.echo)))
+    assert len(d.all_heard()) == 1
+    d.works()
+
+
 def what_comes_twice_is_reported(d: Dialogue) -> None:
     """RFC 2883: the first block lies below the acknowledgement."""
     d.opened()
@@ -507,7 +530,9 @@ def a_lost_segment_is_sent_again_and_no_other(d: Dialogue) -> None:
 SCENARIOS: list[Callable[[Dialogue], None]] = [
     a_closed_port_refuses, our_dialling_is_refused, a_reset_at_the_exact_number_resets,
     a_reset_elsewhere_in_the_window_is_challenged, a_reset_outside_of_the_window_is_nothing,
-    a_syn_in_the_window_is_challenged, an_old_timestamp_is_an_old_segment, what_comes_twice_is_reported,
+    a_syn_in_the_window_is_challenged, an_old_timestamp_is_an_old_segment,
+    an_acknowledgement_that_was_overtaken_is_not_answered, old_acknowledgements_are_answered_rarely,
+    what_comes_twice_is_reported,
     what_comes_early_is_reported_newest_first, what_overlaps_is_put_together, a_closed_window_is_probed,
     both_close_at_once, half_closed_it_goes_on_sending, time_wait_repeats_its_acknowledgement,
     the_end_waits_for_what_comes_before_it, closing_with_unread_data_resets, data_for_nobody_resets,

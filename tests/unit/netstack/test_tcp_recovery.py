@@ -456,6 +456,22 @@ def test_soft_error_is_the_reason_of_a_timeout() -> None:
     assert connection.error.errno == errno.EHOSTUNREACH
 
 
+def test_progress_ends_what_a_router_said() -> None:
+    script = Script(settings=TcpSettings(data_retries=3))
+    connection = script.connect()
+    connection.write(b"x", script.now)
+    (packet,) = script.stack.take_output()
+    script.stack.handle_packets([scapy_wire.build_icmp(IcmpMessage(PEER, US, 3, 1, 0, packet[:60]))], script.now)
+    script.ack += 1
+    script.give(script.segment())
+    assert script.out() == []
+    script.wait(3600)
+    connection.write(b"y", script.now)
+    script.wait(60)
+    assert connection.error is not None
+    assert connection.error.errno == errno.ETIMEDOUT
+
+
 def test_keepalive_pace_is_the_connection_s_own() -> None:
     script = Script()
     connection = script.connect()
@@ -600,8 +616,9 @@ def test_an_acknowledgement_of_less_says_nothing_about_the_window() -> None:
     script, connection = settled()
     sent = flight(script, connection, 6)
     script.give(script.segment(ack=sent[3].seq, window=5000))
-    script.give(script.segment(ack=sent[2].seq, window=9000, seq=(script.seq + 1000) & MASK))
-    assert connection.sender.window == 5000 << 7
+    for blocks in ((), ((sent[4].seq, sent[5].seq),)):
+        script.give(script.segment(ack=sent[2].seq, window=9000, seq=(script.seq + 1000) & MASK, sack_blocks=blocks))
+        assert connection.sender.window == 5000 << 7
 
 
 def test_the_window_of_a_segment_that_was_sent_again_is_heard() -> None:
