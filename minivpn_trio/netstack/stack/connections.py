@@ -50,7 +50,7 @@ class Connections(Addressing):
         self._fast_local.pop(connection.key, None)
         listener = self._embryos.pop(connection, None)
         if listener is not None:
-            listener.half_open.discard(connection)
+            listener.half_open.pop(connection, None)
         self._retransmissions += connection.sender.retransmissions
         self._tail_probes += connection.sender.tail_probes
         self._timeouts += connection.sender.timeouts

@@ -12,7 +12,7 @@ class Limits:
     """The stack's budgets. Sizes are bytes."""
 
     connections: int = 16384
-    #: Connections in the handshake that others began; the oldest gives way to another.
+    #: Connections in the handshake that others began; the oldest gives way to another. Each listener has its backlog.
     half_open: int = 1024
     endpoints: int = 4096
     time_wait: int = 4096

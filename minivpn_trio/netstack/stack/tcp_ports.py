@@ -160,15 +160,15 @@ class TcpPorts(Output):
             self._open_passively(listener, key, segment, now)
 
     def _open_passively(self, listener: TcpListener, key: bytes, syn: TcpSegment, now: float) -> None:
-        if not listener.has_room or len(self._connections) >= self.limits.connections or not syn.sport:
+        if not listener.has_room(now) or len(self._connections) >= self.limits.connections or not syn.sport:
             raise ProtocolError(DropReason.LIMIT, "backlog")
-        if len(self._embryos) >= self.limits.half_open:
+        if listener.crowded or len(self._embryos) >= self.limits.half_open:
             self.drops[DropReason.LIMIT] += 1
-            next(iter(self._embryos)).fail(os_error(errno.ECONNABORTED))
+            next(iter(listener.half_open if listener.crowded else self._embryos)).fail(os_error(errno.ECONNABORTED))
         connection = self._make_connection((syn.dst, syn.dport), (syn.src, syn.sport), now)
         self._connections[key] = connection
         self._embryos[connection] = listener
-        listener.half_open.add(connection)
+        listener.half_open[connection] = now
         connection.accept(syn, now)
 
     def _refuse(self, segment: TcpSegment, now: float) -> None:

@@ -1,7 +1,8 @@
 """Passive open: a listening port and the queue of connections waiting to be accepted.
 
 Bounded by ``backlog`` twice: connections in the handshake, and connections not
-accepted yet. A SYN beyond that is dropped; the peer sends it again.
+accepted yet. A SYN beyond that is dropped; the peer sends it again. But of those in the handshake the oldest gives way
+when it has taken longer than usual, so that SYNs of nobody do not keep everybody out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from ..packets import Address
 from .connection import TcpConnection
 
 __all__ = ["TcpListener"]
+
+#: Seconds that a handshake may take, undisturbed by others: most paths are shorter, and a SYN comes again after one.
+_PATIENCE = 0.5
 
 
 class TcpListener:
@@ -31,15 +35,22 @@ class TcpListener:
         #: Called when a connection became acceptable, or the listener failed.
         self.on_change: Callable[[], None] | None = None
         self.closed: bool = False
-        #: In the handshake.
-        self.half_open: set[TcpConnection] = set()
+        #: In the handshake, and since when; the oldest first.
+        self.half_open: dict[TcpConnection, float] = {}
         self._ready: deque[TcpConnection] = deque()
         self._on_close = on_close
 
     @property
-    def has_room(self) -> bool:
+    def crowded(self) -> bool:
+        """Whether another connection in the handshake needs one to give way."""
+        return len(self.half_open) >= self.backlog
+
+    def has_room(self, now: float) -> bool:
         """Whether another SYN may be answered."""
-        return len(self.half_open) < self.backlog and len(self._ready) < self.backlog
+        if len(self._ready) >= self.backlog:
+            return False
+        # Not the youngest: of many who come at once each would reset another, and none needs to try again.
+        return not self.crowded or now - next(iter(self.half_open.values())) >= _PATIENCE
 
     @property
     def acceptable(self) -> bool:
@@ -62,7 +73,7 @@ class TcpListener:
 
     def handle_established(self, connection: TcpConnection) -> None:
         """A handshake is complete."""
-        self.half_open.discard(connection)
+        self.half_open.pop(connection, None)
         self._ready.append(connection)
         if self.on_change is not None:
             self.on_change()
