@@ -333,14 +333,6 @@ class _Pinger:
                     raise _reported(error)
 
 
-def taking_turns(found: list[AddressInfo]) -> list[AddressInfo]:
-    """``found``, at least one, with the families alternating, beginning with the first one's (RFC 8305, 4)."""
-    first = [each for each in found if each[0] == found[0][0]]
-    second = [each for each in found if each[0] != found[0][0]]
-    turns = [each for pair in zip(first, second, strict=False) for each in pair]
-    return turns + first[len(second) :] + second[len(first) :]
-
-
 def _reported(error: EchoError) -> OSError:
     number = error.error.errno or errno.EHOSTUNREACH
     return OSError(number, f"{os.strerror(number)}, says {ipaddress.ip_address(error.src)}")
