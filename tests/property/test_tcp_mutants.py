@@ -21,15 +21,21 @@ from test_tcp_machine import TcpMachine
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "netstack"))
 
 import test_congestion
+import test_numbering
 import test_tcp_attacks
 import test_tcp_closed_window
+import test_tcp_listeners
 import test_tcp_memory
+import test_tcp_overtaken
 import test_tcp_recovery
 import test_tcp_scenarios
+import test_tcp_without_sack
 
+from minivpn_trio.netstack.numbering import Numbering
 from minivpn_trio.netstack.tcp.acknowledgement import AckSchedule
 from minivpn_trio.netstack.tcp.congestion import Cubic
 from minivpn_trio.netstack.tcp.connection import TcpConnection
+from minivpn_trio.netstack.tcp.listener import TcpListener
 from minivpn_trio.netstack.tcp.prr import ProportionalRateReduction
 from minivpn_trio.netstack.tcp.rack import Rack
 from minivpn_trio.netstack.tcp.receiver import Receiver
@@ -305,6 +311,87 @@ SCENARIOS: dict[str, Defect] = {
         "",
     ),
     "no limited transmit": (Sender.take_segments, "budget += self._duplicates * self.mss", "pass"),
+    "what no acknowledgement can tell is noted for ever": (
+        TcpConnection._send_ack,
+        "            receiver.drop_report()\n",
+        "",
+    ),
+    "a hole that is filled leaves its news": (
+        Receiver.insert,
+        "            self._news.clear()\n",
+        "            pass\n",
+    ),
+    "data carries what without SACK only duplicates tell": (
+        TcpConnection._send_segments,
+        "if not (receiver.has_report if self.sender.sack else self._acks.early):",
+        "if True:",
+    ),
+    "crumbs cost their bytes": (
+        TcpConnection._account,
+        "receiver.held + sender.buffered_cost",
+        "receiver.queued + receiver.early + sender.buffered_cost",
+    ),
+    "crumbs without a limit of their own": (
+        Receiver._keep,
+        "count * _PIECE_COST > self.early + _MAX_OVERHEAD or ",
+        "",
+    ),
+    "small segments cost their bytes": (
+        TcpConnection._account,
+        "held += sender.flight_cost",
+        "held += sender.nxt - sender.una",
+    ),
+    "control by rate without SACK": (
+        TcpConnection.set_congestion,
+        "if self.connected and not self.sender.sack and",
+        "if False and",
+    ),
+    "what was overtaken says nothing": (
+        TcpConnection._handle_data,
+        "self._take_overtaken(seq, wire_ack, flags, blocks, timestamps, now)",
+        "False",
+    ),
+    "the window of what was overtaken is believed": (TcpConnection._take_overtaken, "sender.wl1 - 1", "seq"),
+    "whatever is old is taken for overtaken": (
+        TcpConnection._take_overtaken,
+        " or age > sender.rto.value * _OVERTAKEN",
+        "",
+    ),
+    "old acknowledgements are answered without limit": (
+        TcpConnection._handle_data,
+        "                    self._acks.challenge(now)\n                return\n            # PAWS",
+        "                    self._acks.due = True\n                return\n            # PAWS",
+    ),
+    "progress leaves the reason why there was none": (
+        TcpConnection._take_ack,
+        "            self._soft_error = None\n",
+        "",
+    ),
+    "SYNs of nobody keep everybody out": (
+        TcpListener.has_room,
+        "now - next(iter(self.half_open.values())) >= _PATIENCE",
+        "False",
+    ),
+    "many at once reset each other": (
+        TcpListener.has_room,
+        "now - next(iter(self.half_open.values())) >= _PATIENCE",
+        "True",
+    ),
+    "sequence numbers without a clock": (Numbering.initial_sequence, "int(now * 250_000) + ", ""),
+    "sequence numbers by a clock alone": (Numbering.initial_sequence, ' + self._hash(b"isn", key)', ""),
+    "a clock of milliseconds": (Numbering.initial_sequence, "now * 250_000", "now * 1000"),
+    "all timestamps by one clock": (Numbering.timestamp_offset, 'self._hash(b"ts", key) & MASK', "0"),
+    "timestamps tell sequence numbers": (Numbering.timestamp_offset, 'b"ts"', 'b"isn"'),
+    "ports from one counter": (
+        Numbering.port,
+        'bucket = self._hash(b"bucket", destination) % _BUCKETS',
+        "bucket = offset = 0",
+    ),
+    "one counter behind every hash": (
+        Numbering.port,
+        'bucket = self._hash(b"bucket", destination) % _BUCKETS',
+        "bucket = 0",
+    ),
     "PAWS believes everything": (
         TcpConnection._handle_data,
         "and later_timestamp(self._ts_recent, timestamps[0])\n",
@@ -376,6 +463,10 @@ def test_the_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 MODULES = (
     test_congestion,
+    test_numbering,
+    test_tcp_listeners,
+    test_tcp_overtaken,
+    test_tcp_without_sack,
     test_tcp_attacks,
     test_tcp_closed_window,
     test_tcp_recovery,
