@@ -1,11 +1,17 @@
-"""From what is to be said to bytes."""
+"""From what is to be said to bytes.
+
+Much of what is said answers a packet, and repeats what is in it. So every call of scapy is fenced here as well: what it
+raises becomes ProtocolError, which drops the packet that asked for the answer.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from ..packets import Address, IcmpMessage, TcpSegment, UdpDatagram
+from .fencing import built
 from .headers import ICMP, ICMP_WORDS, ICMPV6, IPV4_HEADER, MAX_DATAGRAM, TCP, UDP, UDP_HEADER, checksum, pseudo_header
 from .loading import load
 
@@ -17,13 +23,18 @@ _ECHO_TYPES = {8, 0}
 def build_tcp(segment: TcpSegment, *, ident: int = 0, ttl: int = 64) -> bytes:
     """The IP packet for ``segment``, don't-fragment set, checksums filled in.
 
-    ``ident`` is IPv4's identification. At most 40 bytes of options fit: ValueError if more are asked for.
+    ``ident`` is IPv4's identification. At most 40 bytes of options fit: ValueError if more are asked for. Raises
+    ProtocolError if scapy cannot build it.
     """
     options = 4 * (segment.mss is not None) + 12 * (segment.timestamps is not None)
     options += 4 * (segment.window_scale is not None) + (4 + 8 * len(segment.sack_blocks)) * bool(segment.sack_blocks)
     options += 4 * (segment.sack_permitted and segment.timestamps is None)
     if options > 40:
         raise ValueError(f"{options} bytes of TCP options, 40 is the most")
+    return built(partial(_tcp_packet, segment, ident, ttl))
+
+
+def _tcp_packet(segment: TcpSegment, ident: int, ttl: int) -> bytes:
     packet = _network_layer(segment.src, segment.dst, TCP, ident, ttl) / _tcp_layer(segment)
     if segment.payload:
         packet /= load().raw(bytes(segment.payload))
@@ -32,9 +43,13 @@ def build_tcp(segment: TcpSegment, *, ident: int = 0, ttl: int = 64) -> bytes:
 
 def build_udp(datagram: UdpDatagram, *, ident: int = 0, ttl: int = 64) -> bytes:
     """The IP packet for ``datagram``, don't-fragment set, checksums filled in. Raises ValueError if it is
-    too long for IP."""
+    too long for IP, ProtocolError if scapy cannot build it."""
     if len(datagram.payload) > MAX_DATAGRAM - UDP_HEADER - (IPV4_HEADER if len(datagram.src) == 4 else 0):
         raise ValueError(f"a UDP payload of {len(datagram.payload)} bytes")
+    return built(partial(_udp_packet, datagram, ident, ttl))
+
+
+def _udp_packet(datagram: UdpDatagram, ident: int, ttl: int) -> bytes:
     layers = load()
     packet = _network_layer(datagram.src, datagram.dst, UDP, ident, ttl) / layers.udp(
         sport=datagram.sport, dport=datagram.dport
@@ -45,7 +60,12 @@ def build_udp(datagram: UdpDatagram, *, ident: int = 0, ttl: int = 64) -> bytes:
 
 
 def build_icmp(message: IcmpMessage, *, ident: int = 0, ttl: int = 64) -> bytes:
-    """The IP packet for an ICMP or ICMPv6 message, don't-fragment set, checksums filled in."""
+    """The IP packet for an ICMP or ICMPv6 message, don't-fragment set, checksums filled in. Raises ProtocolError if it
+    is too long for IP, or scapy cannot build it."""
+    return built(partial(_icmp_packet, message, ident, ttl))
+
+
+def _icmp_packet(message: IcmpMessage, ident: int, ttl: int) -> bytes:
     layers = load()
     ipv4 = len(message.src) == 4
     network = _network_layer(message.src, message.dst, ICMP if ipv4 else ICMPV6, ident, ttl)

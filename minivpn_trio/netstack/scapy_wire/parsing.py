@@ -11,13 +11,13 @@ scapy is lenient, so nothing of it is trusted:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, TypeVar
+from typing import Any
 
 from ...errors import DropReason, ProtocolError
 from ..packets import SYN, Address, Fragment, IcmpMessage, IpPayload, TcpSegment, UdpDatagram
+from .fencing import fenced
 from .headers import (
     ICMP,
     ICMP_HEADER,
@@ -36,8 +36,6 @@ from .headers import (
 from .loading import load
 
 __all__ = ["UnknownProtocolError", "parse_transport_untrusted", "parse_untrusted"]
-
-T = TypeVar("T")
 
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION_OPTIONS, _NO_NEXT_HEADER = 0, 43, 44, 60, 59
 
@@ -67,9 +65,9 @@ def parse_untrusted(packet: bytes) -> Parsed:
         raise _too_short("an empty packet")
     version = packet[0] >> 4
     if version == 4:
-        parsed = _fenced(partial(_parse_ipv4, packet))
+        parsed = fenced(partial(_parse_ipv4, packet))
     elif version == 6:
-        parsed = _fenced(partial(_parse_ipv6, packet))
+        parsed = fenced(partial(_parse_ipv6, packet))
     else:
         raise ProtocolError(DropReason.MALFORMED, f"IP version {version}")
     if isinstance(parsed, Fragment):
@@ -81,14 +79,14 @@ def parse_transport_untrusted(datagram: IpPayload) -> TcpSegment | UdpDatagram |
     """What a whole, perhaps reassembled, datagram carries. Raises only ProtocolError."""
     ipv4 = len(datagram.src) == 4
     if not ipv4 and datagram.protocol in _AFTER_REASSEMBLY:
-        datagram = _fenced(partial(_skip_extensions, datagram))
+        datagram = fenced(partial(_skip_extensions, datagram))
     protocol = datagram.protocol
     if protocol == TCP:
-        return _fenced(partial(_parse_tcp, datagram))
+        return fenced(partial(_parse_tcp, datagram))
     if protocol == UDP:
-        return _fenced(partial(_parse_udp, datagram))
+        return fenced(partial(_parse_udp, datagram))
     if protocol == (ICMP if ipv4 else ICMPV6):
-        return _fenced(partial(_parse_icmp, datagram))
+        return fenced(partial(_parse_icmp, datagram))
     raise UnknownProtocolError(DropReason.NO_SOCKET, f"IP protocol {protocol}")
 
 
@@ -113,7 +111,8 @@ def _parse_ipv4(packet: bytes) -> IpPayload | Fragment:
     payload = packet[header_length:length]
     if not offset and not more:
         return IpPayload(src, dst, protocol, payload)
-    return _fragment(src, dst, protocol, _number(header.id, 16), offset, more, payload)
+    most = MAX_DATAGRAM - header_length
+    return _fragment(src, dst, protocol, _number(header.id, 16), offset, more, payload, most)
 
 
 def _check_ipv4_options(options: bytes) -> None:
@@ -168,7 +167,9 @@ def _walk(src: Address, dst: Address, following: int, packet: bytes, at: int) ->
                 # An atomic fragment (RFC 6946): whole as it is.
                 following, at = protocol, at + 8
                 continue
-            return _fragment(src, dst, protocol, _number(piece.id, 32), offset, more, payload)
+            # Extension headers before this one are in the payload length of the whole as well (RFC 8200, 4.5).
+            most = MAX_DATAGRAM - (at - IPV6_HEADER)
+            return _fragment(src, dst, protocol, _number(piece.id, 32), offset, more, payload, most)
         if following == _HOP_BY_HOP and at != IPV6_HEADER:
             raise ProtocolError(DropReason.MALFORMED, "hop-by-hop options out of place")
         if following == _ROUTING and packet[at + 3]:
@@ -198,11 +199,13 @@ def _check_ipv6_options(options: bytes) -> None:
 
 
 def _fragment(
-    src: Address, dst: Address, protocol: int, ident: int, offset: int, more: bool, payload: bytes
+    src: Address, dst: Address, protocol: int, ident: int, offset: int, more: bool, payload: bytes, most: int
 ) -> Fragment:
+    """A piece of a datagram that may carry ``most`` bytes: no length field can say more of the whole, so nobody sent
+    such a thing in good faith, and no answer as long as it could be built."""
     if not payload or (more and len(payload) % 8):
         raise ProtocolError(DropReason.FRAGMENT, "a fragment of impossible size")
-    if offset + len(payload) > MAX_DATAGRAM:
+    if offset + len(payload) > most:
         raise ProtocolError(DropReason.FRAGMENT, "a fragment beyond the largest datagram")
     return Fragment(src, dst, protocol, ident, offset, more, payload)
 
@@ -311,16 +314,6 @@ def _parse_icmp(datagram: IpPayload) -> IcmpMessage:
 
 
 # --- checks ---
-
-
-def _fenced(call: Callable[[], T]) -> T:
-    """The result of ``call``, with everything that scapy may raise turned into ProtocolError."""
-    try:
-        return call()
-    except ProtocolError:
-        raise
-    except Exception as exc:  # scapy raises struct.error, IndexError, TypeError, Scapy_Exception, ...
-        raise ProtocolError(DropReason.MALFORMED, f"scapy: {type(exc).__name__}") from None
 
 
 def _number(value: object, bits: int) -> int:

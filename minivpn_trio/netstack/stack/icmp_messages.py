@@ -86,8 +86,15 @@ class IcmpMessages(TcpPorts):
             self._check_addresses(error.dst, error.src)
         except ProtocolError:
             return
-        if self._errors.take(now):
-            self.send_ip(scapy_wire.build_icmp(error))
+        if not self._errors.take(now):
+            return
+        try:
+            packet = scapy_wire.build_icmp(error)
+        except ProtocolError as exc:
+            # Also asked for where no packet is at hand that could be dropped instead.
+            self.drops[exc.reason] += 1
+            return
+        self.send_ip(packet)
 
     def handle_too_big(self, packet: bytes, mtu: int, now: float) -> None:
         """``packet``, which this stack sent, is too large for the tunnel, which takes ``mtu`` bytes: as if a router had
