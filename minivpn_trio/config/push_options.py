@@ -116,10 +116,13 @@ def _ipv6(text: str) -> IPv6Address:
 
 
 def _domain(text: str) -> str:
-    labels_ok = all(c.isalnum() or c in "-_." for c in text)
-    if not text or len(text) > 253 or not text.isascii() or not labels_ok:
+    """A name as DNS and TLS can carry it: labels of 1 to 63 octets, 253 with the dots (RFC 1035, 2.3.4). One dot at
+    either end means nothing."""
+    name = text.removesuffix(".").removeprefix(".").lower()
+    labels_ok = all(0 < len(label) <= 63 for label in name.split("."))
+    if len(name) > 253 or not labels_ok or not name.isascii() or not all(c.isalnum() or c in "-_." for c in name):
         raise Nonsense("not a domain name")
-    return text.strip(".").lower()
+    return name
 
 
 def _append(into: list[str], text: str) -> None:
@@ -309,7 +312,8 @@ def _dns_server(draft: PushDraft, text: str, kind: str, values: list[str]) -> No
                 raise Nonsense("too many of them")
             server = replace(server, addresses=known)
         case "resolve-domains":
-            domains = (*server.resolve_domains, *map(_domain, values))
+            # A single dot is the root: all names.
+            domains = (*server.resolve_domains, *("" if value == "." else _domain(value) for value in values))
             if len(domains) > MAX_NAMES:
                 raise Nonsense("too many of them")
             server = replace(server, resolve_domains=domains)

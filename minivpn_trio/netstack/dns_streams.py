@@ -11,6 +11,7 @@ Sources: RFC 7858 (3.4: connection reuse), RFC 7766 (6.2.1, 6.2.3: the same, of 
 
 from __future__ import annotations
 
+import errno
 import socket as stdlib
 import ssl
 from collections.abc import Callable
@@ -84,7 +85,11 @@ class TlsStreams:
         socket = self._open_socket(stdlib.AF_INET6 if ":" in server.address else stdlib.AF_INET, stdlib.SOCK_STREAM)
         try:
             await socket.connect((server.address, server.port))
-            stream = trio.SSLStream(trio.SocketStream(socket), self._context, server_hostname=server.tls_name)
+            try:
+                stream = trio.SSLStream(trio.SocketStream(socket), self._context, server_hostname=server.tls_name)
+            except (ValueError, TypeError) as exc:
+                # UnicodeError among them: what ssl says of an empty label, a leading dot, a zero octet.
+                raise OSError(errno.EINVAL, "its name is none that a certificate could have") from exc
             await stream.do_handshake()
         except BaseException:
             socket.close()

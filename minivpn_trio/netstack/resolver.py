@@ -351,8 +351,11 @@ def _service(port: bytes | str | int | None, kinds: list[tuple[stdlib.SocketKind
         if not port.isascii() or not port.isdigit():
             try:
                 return stdlib.getservbyname(port, "tcp" if kinds[0][0] == stdlib.SOCK_STREAM else "udp")
-            except OSError:
+            except (OSError, ValueError):
+                # ValueError: with what no name can have in it.
                 raise _gaierror(stdlib.EAI_SERVICE) from None
+        if len(port.lstrip("0")) > 5:
+            raise _gaierror(stdlib.EAI_SERVICE)
         port = int(port)
     if not 0 <= port <= 65535:
         raise _gaierror(stdlib.EAI_SERVICE)

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6
 import pytest
 
 from minivpn_trio.config.push import PushAssembler, PushedOptions, parse_push
-from minivpn_trio.config.push_options import MAX_ROUTES
+from minivpn_trio.config.push_options import MAX_ROUTES, Nonsense, _domain
 from minivpn_trio.config.tunnel_info import DNSServer, Route
 from minivpn_trio.errors import ConnectError, Stage
 
@@ -118,7 +118,9 @@ def test_dns_servers_by_priority() -> None:
         "dhcp-option DNS6 fe80::1%eth0", "topology ring",
         "route-gateway dhcp", "route-gateway x", "route 10.0.0.0 0.255.0.0", "route 10.0.0.0 255.0.255.0",
         "route example.com", "route", "route-ipv6 10.0.0.0/8", "dhcp-option DNS x", "dhcp-option DNS 0.0.0.0",
-        "dhcp-option DOMAIN a/b", "dhcp-option", "dns server 1", "dns server x address 10.0.0.1",
+        "dhcp-option DOMAIN a/b", "dhcp-option DOMAIN a..b", "dhcp-option DOMAIN .", "dns server 1 sni a..b",
+        "dns server 1 sni .", "dns server 1 sni ..a", f"dns server 1 sni {'a' * 64}.example",
+        f"dns server 1 resolve-domains {'a' * 64}", "dhcp-option", "dns server 1", "dns server x address 10.0.0.1",
         "dns server 300 address 10.0.0.1", "dns search-domains", "tun-mtu 67", "tun-mtu 1601", "tun-mtu x",
         "tun-mtu -1", "ping 86401", "ping -1", "ping 1e3", "ping", "ping-restart x", "keepalive 10", "peer-id 16777216",
         "peer-id -1", "peer-id", "cipher", "cipher a b", "key-derivation prf2", "compress zip", "comp-lzo maybe",
@@ -208,6 +210,22 @@ def test_all_that_is_said_of_a_dns_server() -> None:
         ),
     )
     assert [str(address) for address in pushed.dns] == ["10.0.0.1", "10.0.0.2", "fd00::2"]
+    assert pushed.warnings == ()
+
+
+def test_names_at_the_edge() -> None:
+    longest = f"{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 61}"
+    assert _domain(longest) == longest
+    with pytest.raises(Nonsense):
+        _domain(longest + "d")
+    # An option is not as long.
+    longest = longest[64:]
+    pushed = parse_push(
+        [f"dns search-domains {longest} .corp.example lab.example.", "dns server 1 address 10.0.0.1",
+         "dns server 1 resolve-domains . corp.example"]
+    )  # fmt: skip
+    assert pushed.search_domains == (longest, "corp.example", "lab.example")
+    assert pushed.dns_servers[0].resolve_domains == ("", "corp.example")
     assert pushed.warnings == ()
 
 

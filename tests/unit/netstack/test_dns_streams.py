@@ -236,6 +236,21 @@ async def test_another_server_has_its_own(autojump_clock: MockClock, resolving: 
         assert world.open == 1
 
 
+@pytest.mark.parametrize("name", ["a..b", "a" * 64 + ".example", ".example", "a" * 300])
+async def test_a_server_that_has_no_name_that_tls_can_ask_for(
+    autojump_clock: MockClock, resolving: Resolving, name: str
+) -> None:
+    """None of these is taken from a push; but whoever asks is told nothing but that there is no answer. Which of them
+    Python's ssl refuses, besides the third, differs between versions of it."""
+    async with resolving(info=replace(INFO, dns_servers=(replace(SERVER, sni=name),))) as world:
+        with pytest.raises(stdlib.gaierror) as caught:
+            await world.ask("a.example")
+        assert caught.value.errno == stdlib.EAI_AGAIN
+        if name == ".example":
+            assert "its name is none that a certificate could have" in caught.value.__notes__[0]
+        assert world.open == 0
+
+
 def closes_at_once(wire: bytes, before: int) -> Sent:
     yield answer(wire)
     yield None
