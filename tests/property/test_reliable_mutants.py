@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -101,9 +102,22 @@ DEFECTS = {
 }
 
 
-@pytest.mark.parametrize("name", DEFECTS)
-def test_the_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    method, old, new = DEFECTS[name]
+Defect = tuple[Callable[..., object] | None, str, str]
+
+#: The same examples each time, so that what the control says holds for the defects.
+SEARCH = settings(
+    max_examples=400,
+    stateful_step_count=50,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def plant(defect: Defect, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, old, new = defect
     assert method is not None
     source = "if True:\n" + inspect.getsource(method)
     assert source.count(old) == 1, "the defect no longer fits the code"
@@ -112,14 +126,19 @@ def test_the_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     namespace: dict[str, object] = {}
     exec(source.replace(old, new), vars(module), namespace)
     monkeypatch.setattr(getattr(module, owner), attribute, namespace[attribute])
-    search = settings(
-        max_examples=400,
-        stateful_step_count=50,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+
+
+@pytest.mark.mutants
+def test_without_a_defect_the_machine_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: with nothing but the planting, all examples pass. Otherwise a failure that is always there would
+    count for every defect."""
+    for method, old, _ in DEFECTS.values():
+        plant((method, old, old), monkeypatch)
+    run_state_machine_as_test(ReliableMachine, settings=SEARCH)
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_the_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(DEFECTS[name], monkeypatch)
     with pytest.raises((AssertionError, KeyError, pytest.fail.Exception, ExceptionGroup)):
-        run_state_machine_as_test(ReliableMachine, settings=search)
+        run_state_machine_as_test(ReliableMachine, settings=SEARCH)

@@ -425,7 +425,6 @@ SCENARIOS: dict[str, Defect] = {
     ),
 }
 
-
 def plant(defect: Defect, monkeypatch: pytest.MonkeyPatch) -> None:
     method, old, new = defect
     source = "if True:\n" + inspect.getsource(method)
@@ -444,21 +443,38 @@ def test_every_defect_fits_the_code() -> None:
     assert not MACHINE.keys() & SCENARIOS.keys()
 
 
+def plant_nothing(defects: dict[str, Defect], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every method that has a defect is made anew from its source, as it is."""
+    for method, old, _ in defects.values():
+        plant((method, old, old), monkeypatch)
+
+
+#: The same examples each time, so that what the control says holds for the defects.
+SEARCH = settings(
+    max_examples=800,
+    stateful_step_count=60,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.mutants
+def test_without_a_defect_the_machine_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: with nothing but the planting, all examples pass. Otherwise a failure that is always there would
+    count for every defect."""
+    plant_nothing(MACHINE, monkeypatch)
+    run_state_machine_as_test(TcpMachine, settings=SEARCH)
+
+
 @pytest.mark.mutants
 @pytest.mark.parametrize("name", MACHINE)
 def test_the_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(MACHINE[name], monkeypatch)
-    search = settings(
-        max_examples=800,
-        stateful_step_count=60,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
     with pytest.raises((AssertionError, LookupError, TypeError, ValueError, OSError, ExceptionGroup)):
-        run_state_machine_as_test(TcpMachine, settings=search)
+        run_state_machine_as_test(TcpMachine, settings=SEARCH)
 
 
 MODULES = (
@@ -481,6 +497,17 @@ def scenarios(*modules: ModuleType) -> Iterator[Callable[[], None]]:
         for name, function in vars(module).items():
             if name.startswith("test_") and not inspect.signature(function).parameters:
                 yield function
+
+
+@pytest.mark.mutants
+def test_without_a_defect_every_scenario_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control, as for the machine."""
+    plant_nothing(SCENARIOS, monkeypatch)
+    played = 0
+    for scenario in scenarios(*MODULES):
+        scenario()
+        played += 1
+    assert played > 100
 
 
 @pytest.mark.mutants
