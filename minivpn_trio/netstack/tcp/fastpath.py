@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from ...errors import DropReason, ProtocolError
+from ...errors import DropReason
 from ..memory import FULL
 from ..packets import ACK, FIN, RST, SYN
 from ..sequence import MASK, Position
@@ -55,8 +55,12 @@ class FastPath(Input):
                 fresh = True
                 nxt, limit, last_ack, recent = receiver.nxt, receiver.edge, self._acks.last & MASK, self._ts_recent
                 wire_nxt, wire_una = nxt & MASK, sender.una & MASK
-                window_field, in_flight = sender.window >> scale, sender.nxt - sender.una
-                advances = 0 if sender.in_recovery else in_flight
+                window_field, advances = sender.window >> scale, sender.nxt - sender.una
+                if sender.in_recovery:
+                    window_field, advances = -1, 0
+                elif sender.board.sacked or not window_field or window_field << scale != sender.window:
+                    # Also what acknowledges nothing and repeats the window is news: time for RACK, an answer to probes.
+                    window_field = -1
                 holes = receiver.has_holes
                 # Near the end nothing is regular.
                 regular = receiver.fin is None and not self._closed_by_owner and self._memory.level != FULL
@@ -100,6 +104,8 @@ class FastPath(Input):
                 self._hear_plain(now)
             if received:
                 self._deliver(chunks, received)
+                if best_window < 0:
+                    self._note_window(nxt - len(chunks[-1]))
                 chunks, received = [], 0
             if best_window >= 0:
                 self._take_ack(sender.una + best, best_window << scale, best_seq, (), False, now)
@@ -112,6 +118,8 @@ class FastPath(Input):
             self._hear_plain(now)
         if received:
             self._deliver(chunks, received)
+            if best_window < 0:
+                self._note_window(nxt - len(chunks[-1]))
         if best_window >= 0:
             self._take_ack(sender.una + best, best_window << scale, best_seq, (), False, now)
 
@@ -120,9 +128,17 @@ class FastPath(Input):
         self._heard_at = now
         self._keepalive_probes = 0
 
+    def _note_window(self, seq: Position) -> None:
+        """A segment at ``seq`` repeated what is known of acknowledgements and the window: what is older says nothing
+        about the window any more (RFC 9293, 3.10.7.4: SND.WL1)."""
+        sender = self.sender
+        if sender.wl1 <= seq:
+            sender.wl1, sender.wl2 = seq, sender.una
+
     def _take_early(self, seq: Position, payload: bytes, now: float) -> None:
         """Payload within the window, behind or into a hole (RFC 5681, 4.2)."""
         receiver, acks, sender = self.receiver, self._acks, self.sender
+        self._note_window(seq)
         before = receiver.nxt
         receiver.insert(seq, payload)
         if receiver.nxt > before:
@@ -172,11 +188,7 @@ class FastPath(Input):
             return
         payload_at = header + (bits >> 12) * 4
         if not header + 20 <= payload_at <= len(packet):
-            self._network.drop(DropReason.MALFORMED)
+            self._network.drop(DropReason.TOO_SHORT)
             return
-        try:
-            timestamps, blocks = parse_options_untrusted(packet[header + 20 : payload_at])
-        except ProtocolError as exc:
-            self._network.drop(exc.reason)
-            return
+        timestamps, blocks = parse_options_untrusted(packet[header + 20 : payload_at])
         self._handle_data(seq, ack, bits & 0x3F, window, timestamps, blocks, packet[payload_at:], now)

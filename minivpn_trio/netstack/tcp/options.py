@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from struct import Struct
 
-from ...errors import DropReason, ProtocolError
-
 __all__ = ["SACK_ROOM", "TIMESTAMP_PREFIX", "parse_options_untrusted", "sack_option"]
 
 #: NOP NOP kind 8 length 10: what comes before TSval and TSecr in the usual layout.
@@ -32,8 +30,9 @@ SackBlocks = tuple[tuple[int, int], ...]
 
 
 def parse_options_untrusted(options: bytes) -> tuple[tuple[int, int] | None, SackBlocks]:
-    """``(TSval, TSecr)`` or None, and the SACK blocks as on the wire. Raises ProtocolError if a
-    length is impossible; options of unknown kinds are skipped."""
+    """``(TSval, TSecr)`` or None, and the SACK blocks as on the wire. Never raises: options of unknown kinds are
+    skipped, and a length that cannot be right ends the list (RFC 9293, 3.1: be prepared for it), as in ``scapy_wire``
+    and with Linux; what stands before it counts, and so does the segment."""
     timestamps: tuple[int, int] | None = None
     blocks: SackBlocks = ()
     at, end = 0, len(options)
@@ -44,11 +43,9 @@ def parse_options_untrusted(options: bytes) -> tuple[tuple[int, int] | None, Sac
             continue
         if kind == 0:
             break
-        if at + 2 > end:
-            raise ProtocolError(DropReason.MALFORMED, "a TCP option without length")
-        length = options[at + 1]
+        length = options[at + 1] if at + 1 < end else 0
         if length < 2 or at + length > end:
-            raise ProtocolError(DropReason.MALFORMED, "a TCP option longer than its header")
+            break
         if kind == 8 and length == 10:
             timestamps = _PAIR.unpack_from(options, at + 2)
         elif kind == 5 and length in (10, 18, 26, 34):

@@ -104,3 +104,42 @@ def test_nobody_waits_for_ever_with_a_connection_that_nobody_holds() -> None:
             script.give(script.segment(window=0))
     assert last[-1].flags & RST
     assert script.stack.stats().tcp_connections == 0
+
+
+def test_who_talks_all_the_time_does_not_keep_us_from_a_small_window() -> None:
+    """RFC 9293, 3.8.6.2.1: after a while what fits goes out. That while does not begin anew with each segment of a peer
+    that repeats its window, in a layout of options that is rare."""
+    script = Script()
+    connection = script.connect()
+    script.give(script.segment(window=4))
+    assert connection.sender.window == 512
+    connection.write(bytes(3000), script.now)
+    assert script.out() == []
+    script.timestamps = False
+    sent = b""
+    for _ in range(20):
+        script.wait(0.05)
+        script.give(script.segment(ACK, b"x", window=4))
+        script.seq = (script.seq + 1) & MASK
+        sent += b"".join(segment.payload for segment in script.out())
+    assert sent[:512] == bytes(512)
+
+
+def test_an_old_segment_says_nothing_of_the_window() -> None:
+    """RFC 9293, 3.10.7.4 (SND.WL1): also when what came after it was plain data, of which only the payload was new."""
+    script = Script()
+    connection = script.connect()
+    script.give(script.segment(window=1000))
+    before = script.segment(window=0)
+    for _ in range(3):
+        script.give(script.segment(ACK, b"x" * 100, window=1000))
+        script.seq = (script.seq + 100) & MASK
+    script.give(before)
+    assert connection.sender.window == 1000 << 7
+    # Also behind a hole.
+    script.seq = (script.seq + 100) & MASK
+    old = script.segment(window=0)
+    script.seq = (script.seq + 100) & MASK
+    script.give(script.segment(ACK, b"x" * 100, window=1000))
+    script.give(old)
+    assert connection.sender.window == 1000 << 7

@@ -131,7 +131,8 @@ class Acknowledgements(Timers):
                 self.retries = 0
                 if window:
                     self.rto.progress()
-                    if self._timer is Timer.PERSIST:
+                    if self._timer is Timer.PERSIST and window != self.window:
+                        # The same small window again is no reason to wait anew (RFC 9293, 3.8.6.2.1: the override).
                         self._timer = Timer.RETRANSMIT
                         self.deadline = inf
             opened = window > 0 and not self.window
