@@ -15,16 +15,26 @@ import struct
 from collections.abc import Iterator
 
 import anyio
+import dns.asyncquery
 import dns.asyncresolver
+import dns.message
+import dns.nameserver
 import dns.resolver
+import httpcore
+import httpcore2
 import httpx
 import httpx2
+import hypercorn
 import pytest
+import quart_trio
 import trio
+from quart import request
 from trio_websocket import open_websocket, serve_websocket
 
 from minivpn_trio.integrations.dnspython import TunnelResolver
-from minivpn_trio.integrations.httpcore import TunnelTransport
+from minivpn_trio.integrations.httpcore import TunnelBackend, TunnelTransport
+from minivpn_trio.integrations.httpcore2 import TunnelBackend as TunnelBackend2
+from minivpn_trio.integrations.hypercorn import serve
 from tests.interop.exchanges import open_tunnel
 from tests.interop.lab.lab import TUN_IPV4, TUN_IPV6
 from tests.interop.lab.services import PATTERN
@@ -128,6 +138,63 @@ async def names() -> None:
         await resolver.resolve("none.lab.", "A")
 
 
+async def names_over_https(dialer, context: ssl.SSLContext) -> None:
+    """What asks is another library each time: dnspython's own client, its resolver, and ours."""
+    url = "https://web.lab/dns-query"
+    query = dns.message.make_query("big.lab.", "A")
+    response = await dns.asyncquery.https(query, url, 10, bootstrap_address=TUN_IPV4, verify=context)
+    assert len(response.answer[0]) == 400
+    async with httpx2.AsyncClient(verify=context) as client:
+        response = await dns.asyncquery.https(query, url, 10, client=client)
+    assert len(response.answer[0]) == 400
+    for resolver in (dns.asyncresolver.Resolver(configure=False), TunnelResolver(dialer)):
+        resolver.nameservers = [dns.nameserver.DoHNameserver(url, bootstrap_address=TUN_IPV4, verify=context)]
+        assert [record.address for record in await resolver.resolve("web.lab.", "A")] == [TUN_IPV4]
+
+
+async def tls_streams(context: ssl.SSLContext) -> None:
+    stream = await trio.open_ssl_over_tcp_stream("web.lab", 443, ssl_context=context, https_compatible=True)
+    async with stream:
+        await stream.send_all(b"GET /bytes/50000 HTTP/1.1\r\nHost: web.lab\r\nConnection: close\r\n\r\n")
+        body = b"".join([part async for part in stream]).partition(b"\r\n\r\n")[2]
+    assert body == PATTERN[:50000]
+    with pytest.raises(OSError, match=r"all attempts|resolution|not known"):
+        await trio.open_ssl_over_tcp_stream("nowhere.lab", 443, ssl_context=context)
+
+
+async def pools(dialer, context: ssl.SSLContext) -> None:
+    """httpcore's, with our backend, outside of ``as_trio_sockets``."""
+    for module, backend in ((httpcore, TunnelBackend(dialer)), (httpcore2, TunnelBackend2(dialer))):
+        async with module.AsyncConnectionPool(ssl_context=context, network_backend=backend) as pool:
+            for url in ("http://web.lab/bytes/1000", "https://web.lab/bytes/1000"):
+                for _ in range(2):
+                    assert (await pool.request("GET", url)).content == PATTERN[:1000]
+            with pytest.raises(module.ConnectError):
+                await pool.request("GET", "http://nowhere.lab/")
+
+
+async def applications(nursery: trio.Nursery, own: str, outside: socket.socket) -> None:
+    """quart on hypercorn, asked by the kernel at the other end of the tunnel, and by ourselves."""
+    app = quart_trio.QuartTrio(__name__)
+
+    @app.route("/")
+    async def index() -> str:
+        return f"hello {request.remote_addr}"
+
+    await nursery.start(serve, app, hypercorn.Config(), await trio.open_tcp_listeners(8082))
+    peer = trio.socket.from_stdlib_socket(outside)
+    await peer.connect((own, 8082))
+    async with trio.SocketStream(peer) as stream:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: us.lab\r\n\r\n")
+        received = b""
+        while not received.endswith(b"hello " + TUN_IPV4.encode()):
+            part = await stream.receive_some()
+            assert part, received
+            received += part
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"http://{own}:8082/")).text == f"hello {own}"
+
+
 async def streams() -> None:
     for connect in (trio.open_tcp_stream, anyio.connect_tcp):
         stream = await connect("web.lab", 7)
@@ -155,13 +222,20 @@ async def websockets(nursery: trio.Nursery) -> None:
 
 async def test_nothing_leaves_beside_the_tunnel(start_server, lab) -> None:
     server = start_server()
+    context = ssl.create_default_context(cadata=lab.credentials.ca.pem)
+    with lab.server_namespace.entered():
+        outside = socket.socket()
     with watching(server):
         async with open_tunnel(server.profile_file()) as dialer, trio.open_nursery() as nursery:
             with dialer.as_trio_sockets(), trio.fail_after(60):
                 await http(lab)
                 await names()
+                await names_over_https(dialer, context)
                 await streams()
+                await tls_streams(context)
                 await websockets(nursery)
+                await applications(nursery, str(dialer.tunnel_info.ipv4.ip), outside)
+            await pools(dialer, context)
             await dialer.ping("web.lab")
             async with httpx.AsyncClient(transport=TunnelTransport(dialer)) as client:
                 assert (await client.get("http://web.lab/bytes/1000")).content == PATTERN[:1000]

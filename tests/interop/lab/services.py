@@ -6,7 +6,8 @@ It listens on every address of the namespace, so it survives the tun device's co
 port        what it does
 ====== ==== =====================================================================================
 80     TCP  HTTP/1.1: GET /bytes/N sends N bytes of PATTERN, POST replies with the number of bytes
-443    TCP  the same over TLS, with the certificate and key in the files named by the arguments
+443    TCP  the same over TLS, with the certificate and key in the files named by the arguments; POST to /dns-query is
+            DNS over HTTPS, of the same zone as port 53
 7      TCP  echo, half-close included
 9      TCP  discard; at end of input sends the count of bytes in ASCII and closes
 19     TCP  chargen: PATTERN until the peer goes
@@ -59,7 +60,7 @@ def send_pattern(sock: socket.socket, size: int) -> None:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """GET /bytes/N and POST; everything else is 404."""
+    """GET /bytes/N, POST, and DNS over HTTPS; everything else is 404."""
 
     protocol_version = "HTTP/1.1"
 
@@ -76,6 +77,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         send_pattern(self.connection, int(number))
 
     def do_POST(self) -> None:
+        if self.path == "/dns-query":
+            reply = dns_answer(self.rfile.read(int(self.headers["Content-Length"])), udp=False)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/dns-message")
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+            return
         left = size = int(self.headers["Content-Length"])
         while left > 0:
             piece = self.rfile.read1(min(left, 1 << 18))
