@@ -133,7 +133,7 @@ def mutants(session: nox.Session) -> None:
     session.install("-e", ".", *group("test"))
     workers = str(min(4, os.cpu_count() or 1))
     session.run("pytest", "-n", workers, "--override-ini", "timeout=600", *session.posargs,
-                "tests/property/test_tcp_mutants.py", "tests/property/test_reliable_mutants.py")  # fmt: skip
+                *(f"tests/property/test_{name}_mutants.py" for name in ("tcp", "fast_path", "reliable")))  # fmt: skip
 
 
 @nox.session(python=PYTHON)
@@ -159,6 +159,17 @@ def bench(session: nox.Session) -> None:
             return
         for module, arguments in SHORT_SERVER_BENCHMARKS.items():
             session.run("python", "-m", f"benchmarks.{module}", *arguments.split())
+
+
+@nox.session(python=PYTHON)
+def bars(session: nox.Session) -> None:
+    """TCP's bars beside Linux, applied to the figures that are kept in benchmarks/netsim_kernel.json; ``-- --runs 5``
+    (or any argument of benchmarks.netsim_kernel) measures anew, as root on a machine that does nothing else."""
+    session.install("-e", ".", *group("bench"))
+    arguments = session.posargs or ["--kept"]
+    session.run("python", "-m", "benchmarks.netsim_kernel", "--check", *arguments)
+    if session.posargs:
+        session.run("python", "-m", "benchmarks.httpx_tls", "--check")
 
 
 @nox.session(python=PYTHON)

@@ -112,8 +112,19 @@ def test_hundred_connections() -> None:
 
 
 def test_a_thousand_echoes_at_once() -> None:
-    """All open before the first one says anything. The bar is 2.5 s on a quiet machine; the figure is printed
-    (pytest -s), and twice as long is a failure anywhere."""
+    """The bar is 2.5 s, several times what a quiet machine of today takes, for the best of three tries: others may use
+    the machine. Figures are printed (pytest -s)."""
+    best = float("inf")
+    for _ in range(3):
+        best = min(best, thousand_echoes())
+        print(f"\n1,000 echoes in {best:.2f} s")
+        if best < 2.5:
+            return
+    raise AssertionError(f"{best:.2f} s at best")
+
+
+def thousand_echoes() -> float:
+    """How long it takes, seconds. All are open before the first one says anything."""
     with kernel_world() as world:
         start = world.now
         connections = [world.stack.connect_tcp((KERNELS, ECHO), world.now) for _ in range(1000)]
@@ -138,12 +149,11 @@ def test_a_thousand_echoes_at_once() -> None:
 
         world.run(pump, 30)
         took = world.now - start
-        print(f"\n1,000 echoes in {took:.2f} s")
         for index, data in enumerate(received):
             assert data == DATA[index : index + 1000]
             assert connections[index].error is None
         world.run(lambda: world.stack.stats().tcp_connections == 0)
-        assert took < 2 * 2.5
+        return took
 
 
 def test_bulk_download_and_upload() -> None:
