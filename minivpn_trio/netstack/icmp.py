@@ -22,6 +22,7 @@ from typing import Protocol
 from ..errors import DropReason, ProtocolError
 from . import scapy_wire
 from .packets import Address, IcmpMessage
+from .pmtu import LargeSends
 
 __all__ = [
     "EchoError",
@@ -200,6 +201,8 @@ class IcmpEndpoint:
         self._replies: deque[EchoReply] = deque(maxlen=max_queued)
         self._errors: deque[EchoError] = deque(maxlen=max_queued)
         self._failure: OSError | None = None
+        #: Which destinations may find something too large.
+        self.large_sends = LargeSends()
         self.identifier: int = stack.bind_icmp(self, identifier)
 
     @property
@@ -220,11 +223,13 @@ class IcmpEndpoint:
         """
         self.raise_failure()
         ipv4 = len(remote) == 4
-        if len(payload) + _ICMP_HEADER + (20 if ipv4 else 40) > self._stack.mtu_to(remote):
+        size = len(payload) + _ICMP_HEADER + (20 if ipv4 else 40)
+        if size > self._stack.mtu_to(remote):
             raise _os_error(errno.EMSGSIZE)
         rest = self.identifier << 16 | sequence & 0xFFFF
         kind = _ECHO_REQUEST if ipv4 else _ECHO_REQUEST_6
         request = IcmpMessage(self._stack.source_for(remote), remote, kind, 0, rest, bytes(payload))
+        self.large_sends.note(remote, size)
         self._stack.send_ip(scapy_wire.build_icmp(request, ttl=ttl))
 
     def take_reply(self) -> EchoReply | None:

@@ -27,6 +27,7 @@ from typing import Protocol
 from ..errors import DropReason
 from .fragments import split
 from .packets import Address, UdpDatagram
+from .pmtu import LargeSends
 
 __all__ = ["Remote", "UdpEndpoint", "UdpStack", "build_udp", "read_udp_untrusted"]
 
@@ -192,6 +193,8 @@ class UdpEndpoint:
         self._pending: OSError | None = None
         self._failure: OSError | None = None
         self._credit = _TURN
+        #: Which destinations may find something too large.
+        self.large_sends = LargeSends()
         self.local: tuple[Address | None, int] = stack.bind_udp(self, local, remote)
 
     @property
@@ -257,6 +260,7 @@ class UdpEndpoint:
             raise _os_error(errno.EMSGSIZE)
         packet = build_udp(UdpDatagram(own, address, self.local[1], port, bytes(payload)), ttl=self.ttl)
         pieces = [packet] if whole else split(packet, mtu, self._stack.next_ident(address))
+        self.large_sends.note(address, len(pieces[0]))
         self._credit = max(self._credit - len(pieces), 0)
         for piece in pieces:
             if not self._stack.send_ip(piece):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from minivpn_trio.netstack.tcp.scoreboard import Scoreboard, SentSegment
 
-MSS = 10
+MSS = 40
+SHORT = 10
 #: More than any position of a test.
 EVERYTHING = 1 << 40
 
@@ -19,7 +20,9 @@ operations = st.lists(
         st.tuples(st.just("detect"), st.floats(0, 1), st.integers(0, 3)),
         st.tuples(st.just("resend"), st.integers(1, 4), st.booleans()),
         st.tuples(
-            st.sampled_from(["lose_first", "lose_all", "forget", "find_all", "resegment"]), st.just(0), st.just(0)
+            st.sampled_from(["lose_first", "lose_all", "lose_larger", "forget", "find_all", "resegment"]),
+            st.just(0),
+            st.just(0),
         ),
     ),
     max_size=60,
@@ -90,6 +93,8 @@ def play(todo: list[tuple[str, float, float]], look_at_each: bool) -> list[objec
             board.lose_first()
         elif name in ("lose_all", "forget"):
             board.lose_all(forget_sacks=name == "forget")
+        elif name == "lose_larger":
+            board.lose_larger(MSS // 2)
         elif name == "find_all":
             board.find_all()
         elif name == "resegment":
@@ -105,7 +110,7 @@ def test_the_short_way_comes_to_the_same(todo: list[tuple[str, float, float]]) -
 
 def test_the_short_way_is_taken_and_left() -> None:
     board = Scoreboard()
-    board.extend([SentSegment(at, at + MSS, bytes(MSS), 1.0) for at in range(0, 100, MSS)], 100)
+    board.extend([SentSegment(at, at + SHORT, bytes(SHORT), 1.0) for at in range(0, 100, SHORT)], 100)
     looked_at: list[int] = []
 
     class Watched(SentSegment):
@@ -120,7 +125,7 @@ def test_the_short_way_is_taken_and_left() -> None:
         def sacked(self, value: bool) -> None:
             pass
 
-    board.extend([Watched(at, at + MSS, bytes(MSS), 2.0) for at in range(100, 200, MSS)], 100)
+    board.extend([Watched(at, at + SHORT, bytes(SHORT), 2.0) for at in range(100, 200, SHORT)], 100)
     board.acknowledge(120)
     assert (board.pipe, looked_at) == (80, [])
     board.lose_first()

@@ -20,26 +20,42 @@ def swallow(link: Link, size: int) -> None:
     link.filter = lambda packet: len(packet) <= size
 
 
-@pytest.mark.parametrize(("limit", "mss"), [(1300, 1220), (1100, 1024), (700, 536)])
-def test_black_hole_is_found_and_remembered(limit: int, mss: int) -> None:
-    """Packets beyond ``limit`` vanish without a word: three timeouts later the data flows, and the next connection
-    knows."""
+@pytest.mark.parametrize(("limit", "mss", "timeouts"), [(1300, 1220, 2), (1100, 1024, 3), (700, 536, 4)])
+def test_black_hole_is_found_and_remembered(limit: int, mss: int, timeouts: int) -> None:
+    """Packets beyond ``limit`` vanish without a word: two timeouts later the first smaller size is tried, with the
+    next timeout the next one, and the next connection knows."""
     world = World(mtu=1400)
     ours, theirs = world.connect()
     swallow(world.links["a"], limit)
     up = Transfer(world, ours, theirs, DATA[:300_000])
-    start = world.now
-    world.run(up.pump, 20)
-    assert bytes(up.received) == DATA[:300_000]
-    # 200 ms, 400 ms, and so on: two for each size tried.
-    assert world.now - start < 16
+    start, rto, una = world.now, ours.sender.rto.value, ours.sender.una
+    world.run(lambda: up.pump() or ours.sender.una > una, 20)
+    # Each is twice as long as the last one; before the first there is a tail loss probe.
+    patience = rto * (2**timeouts - 1) + 3 * ours.rtt + 0.05
+    assert ours.sender.timeouts == timeouts
+    assert world.now - start < patience
     assert ours.path_mss == mss
     assert world.a.mss_to(B4) == mss
+    world.run(up.pump, 1.0)
+    assert bytes(up.received) == DATA[:300_000]
+    assert ours.sender.timeouts == timeouts
     ours, theirs = world.connect(port=81)
     start = world.now
     again = Transfer(world, ours, theirs, DATA[:300_000])
     world.run(again.pump)
     assert world.now - start < 1
+    assert ours.sender.timeouts == 0
+
+
+def test_three_timeouts_are_enough_for_what_most_tunnels_take() -> None:
+    """Scenario 14: packets beyond 1300 bytes vanish, and data flows before a third timeout."""
+    world = World(mtu=1400)
+    ours, theirs = world.connect()
+    swallow(world.links["a"], 1300)
+    start, rto = world.now, ours.sender.rto.value
+    up = Transfer(world, ours, theirs, DATA[:20_000])
+    world.run(up.pump, 20)
+    assert world.now - start < rto * (1 + 2 + 4)
 
 
 def test_larger_segments_are_tried_again_and_one_lost_probe_costs_no_window() -> None:
@@ -90,6 +106,10 @@ def test_a_router_that_answers_a_probe_is_taken_at_its_word() -> None:
     up = Transfer(world, ours, theirs, DATA[:100_000], finish=False)
     world.run(up.pump, 20)
     assert ours.path_mss == 1220
+    # Full segments do not pass, nor what lies halfway.
+    probed(world, ours, theirs, 30)
+    found = ours.path_mss
+    assert 1260 - 32 < found <= 1260
 
     def route(packet: bytes) -> bool:
         if len(packet) <= 1371:
@@ -101,7 +121,7 @@ def test_a_router_that_answers_a_probe_is_taken_at_its_word() -> None:
     world.links["a"].filter = route
     sizes = probed(world, ours, theirs, 60)
     assert ours.path_mss == 1371 - 40
-    assert [size for size in sizes if size > 1260] == [1371, 1400], "full size, and what the router said"
+    assert [size for size in sizes if size > found + 40] == [1371, 1400], "full size, and what the router said"
     assert world.a.mss_to(B4) == 1371 - 40
 
 
@@ -118,20 +138,95 @@ def test_a_search_that_is_over_costs_a_few_probes_in_each_interval() -> None:
     assert ours.sender.retransmissions == lost
 
 
-def test_an_outage_is_no_black_hole_for_long() -> None:
+@pytest.mark.parametrize("congestion", ["cubic", "bbr"])
+@pytest.mark.parametrize("outage", [0.7, 1.5, 3.2])
+def test_an_outage_is_no_black_hole(outage: float, congestion: str) -> None:
+    """Smaller segments are tried meanwhile; when something passes, so does a full one, and nothing is left of it."""
+    world = World(mtu=1400, settings_a=TcpSettings(congestion=congestion))
+    ours, theirs = world.connect()
+    up = Transfer(world, ours, theirs, DATA, finish=False)
+    for _ in range(30):
+        up.pump()
+        world.step()
+    world.links["a"].filter = lambda packet: False
+    end = world.now + outage
+
+    def out() -> bool:
+        up.pump()
+        return world.now > end
+
+    world.run(out)
+    assert ours.path_mss < 1360
+    world.links["a"].filter = None
+    una = ours.sender.una
+    world.run(lambda: up.pump() or ours.sender.una > una, 10)
+    begin = world.now
+    world.run(lambda: up.pump() or ours.path_mss == 1360, 2)
+    assert world.now - begin < 0.5
+    assert world.a.mss_to(B4) == 1360
+    world.run(up.pump, 10)
+
+
+def test_an_outage_at_the_end_is_forgotten_by_whoever_comes_next() -> None:
+    """Nothing was left to try the path with."""
     world = World(mtu=1400)
     ours, theirs = world.connect()
     world.links["a"].filter = lambda packet: False
-    up = Transfer(world, ours, theirs, DATA[:200_000], finish=False)
+    up = Transfer(world, ours, theirs, DATA[:5000])
     up.pump()
-    world.idle(3.0)
-    assert ours.path_mss < 1360
+    world.idle(4.0)
+    assert ours.path_mss == 536
     world.links["a"].filter = None
     world.run(up.pump, 20)
-    for _ in range(10):
-        world.idle(3.0)
-        up = Transfer(world, ours, theirs, DATA[:100_000], finish=False)
-        world.run(up.pump, 60)
+    assert world.a.mss_to(B4) == 536
+    sizes: list[int] = []
+    world.taps.append(lambda side, packet: sizes.append(len(packet)) if side == "b" else None)
+    ours, theirs = world.connect(port=81)
+    down = Transfer(world, theirs, ours, DATA[:100_000], finish=False)
+    world.run(down.pump, 2)
+    assert max(sizes) == 1400, "what we send is our business, not the peer's"
+    assert ours.path_mss == 536
+    up = Transfer(world, ours, theirs, DATA[:100_000])
+    world.run(up.pump, 2)
+    assert ours.path_mss == 1360
+    assert world.a.mss_to(B4) == 1360
+
+
+@pytest.mark.parametrize(("congestion", "loss"), [("cubic", 0.1), ("bbr", 0.05), ("bbr", 0.1)])
+def test_plain_loss_is_no_black_hole(congestion: str, loss: float) -> None:
+    shrunk = 0
+    for seed in range(6):
+        settings = TcpSettings(congestion=congestion)
+        world = World(seed=seed, settings_a=settings, up=Link(loss=loss), down=Link(loss=loss))
+        ours, theirs = world.connect()
+        sizes = {1360}
+        up = Transfer(world, ours, theirs, DATA[:1_000_000])
+
+        def pump(up: Transfer = up, ours: TcpConnection = ours, sizes: set[int] = sizes) -> bool:
+            sizes.add(ours.path_mss)
+            return up.pump()
+
+        world.run(pump)
+        shrunk += len(sizes) > 1
+        ours, theirs = world.connect(port=81)
+        world.run(Transfer(world, ours, theirs, DATA[:300_000]).pump)
+        assert ours.path_mss == 1360, seed
+        assert world.a.mss_to(B4) == 1360, seed
+    assert shrunk or loss < 0.1, "nothing was tried"
+
+
+def test_without_sack_a_path_is_searched_too() -> None:
+    world = World(mtu=1400, settings_a=TcpSettings(path_probe_interval=30.0, sack=False))
+    ours, theirs = world.connect()
+    swallow(world.links["a"], 1300)
+    world.run(Transfer(world, ours, theirs, DATA[:100_000], finish=False).pump, 20)
+    assert ours.path_mss == 1220
+    timeouts = ours.sender.timeouts
+    probed(world, ours, theirs, 60)
+    assert 1260 - 32 < ours.path_mss <= 1260
+    assert ours.sender.timeouts == timeouts
+    world.links["a"].filter = None
+    probed(world, ours, theirs, 60)
     assert ours.path_mss == 1360
 
 

@@ -71,15 +71,18 @@ class Addressing(StackState):
         """What the link takes, whatever is known of the path."""
         return self._mss_of(self.mtu, connection.remote[0])
 
-    def learn_mss(self, connection: TcpConnection, mss: int) -> None:
+    def learn_mss(self, connection: TcpConnection, mss: int, *, sure: bool) -> None:
         """TCP found out itself what gets through to its destination."""
         remote = connection.remote[0]
+        if mss >= self.link_mss(connection):
+            self._path_mtus.forget(remote)
+            return
         mtu = mss + (_HEADERS4 if len(remote) == 4 else _HEADERS6)
-        self._path_mtus.correct(remote, mtu, self.mtu, self._now)
+        self._path_mtus.find(remote, mtu, self._now, sure=sure)
 
-    def _learn_mtu(self, remote: Address, mtu: int, now: float) -> None:
-        if mtu < self.mtu:
-            self._path_mtus.learn(remote, mtu, now)
+    def probe_at(self, connection: TcpConnection) -> float:
+        """When a new connection should try whether the path takes more than is known of it."""
+        return self._path_mtus.retry_at(connection.remote[0])
 
     def next_ident(self, remote: Address) -> int:
         """An identification for fragments to ``remote``, 32 bits."""

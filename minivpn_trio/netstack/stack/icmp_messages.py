@@ -11,7 +11,8 @@ from ...errors import DropReason, ProtocolError
 from .. import scapy_wire
 from ..fragments import split
 from ..icmp import IcmpEndpoint, Quote, echo_reply, error_of, is_error, mtu_of, quote_untrusted
-from ..packets import IcmpMessage
+from ..packets import Address, IcmpMessage
+from ..tcp.connection import TcpConnection
 from ..tcp.network import os_error
 from .lookup import bound_to, destination_of, source_of
 from .tcp_ports import TcpPorts
@@ -96,22 +97,15 @@ class IcmpMessages(TcpPorts):
             return
         self.send_ip(packet)
 
-    def handle_too_big(self, packet: bytes, mtu: int, now: float) -> None:
-        """``packet``, which this stack sent, is too large for the tunnel, which takes ``mtu`` bytes: as if a router had
-        said so. TCP sends shorter segments, and again what is in flight; a datagram socket sends fragments from now on,
-        or hears of it if it forbids them."""
-        self._now = now
-        self._refuse_too_big(packet, mtu, now)
-        self._finish(now)
-
     def _refuse_too_big(self, packet: bytes, mtu: int, now: float) -> None:
-        if len(packet) < 40:
-            return
+        """``packet``, which this stack made, is too large for the tunnel, which takes ``mtu`` bytes by now: as if a
+        router had said so. TCP sends again what is in flight, in shorter segments; a datagram is lost, and its socket
+        hears of it if it forbids fragments."""
         ipv4 = packet[0] >> 4 == 4
         src = source_of(packet)
         message = IcmpMessage(src, src, 3 if ipv4 else 2, 4 if ipv4 else 0, mtu, packet)
         try:
-            self._handle_quoted(message, quote_untrusted(message), now)
+            self._handle_quoted(message, quote_untrusted(message), now, ours=True)
         except ProtocolError as exc:
             self.drops[exc.reason] += 1
 
@@ -119,7 +113,8 @@ class IcmpMessages(TcpPorts):
         """Believed only if the packet that it quotes may be one of ours (RFC 5927)."""
         self._handle_quoted(message, quote_untrusted(message), now)
 
-    def _handle_quoted(self, message: IcmpMessage, quote: Quote, now: float) -> None:
+    def _handle_quoted(self, message: IcmpMessage, quote: Quote, now: float, *, ours: bool = False) -> None:
+        """``ours``: there is no doubt about what is quoted."""
         if not self._looping and self.is_own(quote.dst):
             raise ProtocolError(DropReason.BAD_ADDRESS)
         error, mtu = error_of(message), mtu_of(message)
@@ -130,8 +125,7 @@ class IcmpMessages(TcpPorts):
                 raise ProtocolError(DropReason.NO_SOCKET)
             self._active.setdefault(connection)
             if mtu is not None:
-                self._learn_mtu(quote.dst, mtu, now)
-                connection.handle_path_mss(self.mss_to(quote.dst), now)
+                self._learn_mtu(quote.dst, mtu, now, connection)
             elif error is not None:
                 connection.handle_icmp_error(error)
             return
@@ -140,6 +134,8 @@ class IcmpMessages(TcpPorts):
             if endpoint is None or endpoint.remote not in (None, (quote.dst, quote.dport)):
                 raise ProtocolError(DropReason.NO_SOCKET)
             if mtu is not None:
+                if not ours and not endpoint.large_sends.explain(quote.dst, mtu):
+                    raise ProtocolError(DropReason.NO_SOCKET)
                 # The next datagram of that size goes in fragments.
                 self._learn_mtu(quote.dst, mtu, now)
                 if endpoint.dont_fragment and error is not None:
@@ -151,5 +147,25 @@ class IcmpMessages(TcpPorts):
         if pinger is None:
             raise ProtocolError(DropReason.NO_SOCKET)
         if mtu is not None:
+            if not pinger.large_sends.explain(quote.dst, mtu):
+                raise ProtocolError(DropReason.NO_SOCKET)
             self._learn_mtu(quote.dst, mtu, now)
         pinger.handle_message(message)
+
+    def _learn_mtu(self, remote: Address, mtu: int, now: float, teller: TcpConnection | None = None) -> None:
+        """The way to ``remote`` takes ``mtu``: so for datagrams, for connections that begin, and for all that are, not
+        only for ``teller``, one of whose segments was too large."""
+        before = self.mtu_to(remote)
+        understood = self._path_mtus.learn(remote, mtu, now) if mtu < self.mtu else before
+        mss = self._mss_of(understood, remote)
+        news = self.mtu_to(remote) < before
+        if teller is not None:
+            news |= mss < teller.path_mss
+            # Also if it is no news: it may be about a probe.
+            teller.handle_path_mss(mss, now)
+        if not news:
+            return
+        for connection in self._connections.values():
+            if connection.remote[0] == remote and mss < connection.path_mss:
+                connection.handle_path_mss(mss, now)
+                self._active.setdefault(connection)

@@ -64,6 +64,7 @@ class ControlBlock:
         "_mss_limit",
         "_network",
         "_offset",
+        "_path_doubt",
         "_path_hint",
         "_path_probe_at",
         "_path_probed",
@@ -147,10 +148,13 @@ class ControlBlock:
         self._network = network
         self._settings = settings
         self._mss_limit = mss
-        #: When to try a larger segment (inf: no reason to), and whether the present size is a guess of ours.
+        #: When to try a larger segment (inf: no reason to); whether the present size is a guess of ours that nothing
+        #: was heard about yet; and how many full segments must fail before it is more than a guess, 0: it is.
         self._path_probe_at = inf
         self._path_untested = False
-        #: The size of the last probe, what was too large lately, and what a router named for it, 0: none.
+        self._path_doubt = 0
+        #: The size of the probe that nothing is known of yet, what was too large lately, and what a router named for
+        #: it, 0: none.
         self._path_probed = self._path_refused = self._path_hint = 0
         self._offset = SEQUENCE_AT4 if len(local[0]) == 4 else SEQUENCE_AT6
         self._builder: SegmentBuilder | None = None
@@ -179,7 +183,7 @@ class ControlBlock:
             capacity=capacity,
             capacity_max=settings.receive_buffer_max,
             scale=scale,
-            mss=mss,
+            mss=network.link_mss(self),
             memory=self._memory,
             now=now,
         )

@@ -11,7 +11,11 @@ from .congestion import ALGORITHMS
 from .state import TcpState
 from .teardown import Teardown
 
-__all__ = ["Handshake"]
+__all__ = ["PROOF", "Handshake"]
+
+#: So many full segments must fail, while smaller ones get through, until size is held to be the reason and not an
+#: outage or plain loss (RFC 8899, 5.1.2, MAX_PROBES).
+PROOF = 3
 
 #: A SYN that comes again is answered again, so often in seconds: whoever repeats one faster gains nothing.
 _REPEAT_INTERVAL = 0.5
@@ -80,7 +84,9 @@ class Handshake(Teardown):
         answer = self.state is TcpState.SYN_RECEIVED
         segment = self._bare(self.iss & MASK, self.receiver.nxt & MASK if answer else 0, SYN | ACK if answer else SYN)
         segment.window = self._first_window
-        segment.mss = self.path_mss
+        # What the peer's segments may be, not ours: how much the way there takes says little of the way here, and a
+        # guess even less (RFC 6691).
+        segment.mss = self._network.link_mss(self)
         if not answer or self._snd_scale or self.receiver.scale:
             segment.window_scale = self.receiver.scale
         segment.sack_permitted = self.sender.sack if answer else self._settings.sack
@@ -133,6 +139,11 @@ class Handshake(Teardown):
         sender.window = sender.max_window = window
         self._heard_at = now
         settings = self._settings
+        if self.path_mss < self._network.link_mss(self):
+            # That need not be for ever.
+            known_until = self._network.probe_at(self)
+            self._path_doubt = PROOF if known_until <= now else 0
+            self._path_probe_at = max(known_until if known_until < inf else 0.0, now)
         if sender.rate_based and not sender.sack:
             # Only SACK tells what arrives while something is missing.
             self.congestion_name = "cubic"
@@ -147,8 +158,11 @@ class Handshake(Teardown):
         self._network.established(self)
 
     def _apply_mss(self) -> None:
-        mss = min(self._mss_limit, self.path_mss) - (_TIMESTAMP_SIZE if self._timestamps else 0)
-        self.receiver.mss = max(min(mss, self.receiver.mss), 1)
+        options = _TIMESTAMP_SIZE if self._timestamps else 0
+        mss = max(min(self._mss_limit, self.path_mss) - options, 1)
+        # The peer's segments: it knows our link, and nothing of what we know of the path.
+        link = min(self._mss_limit, self._network.link_mss(self)) - options
+        self.receiver.mss = max(min(link, self.receiver.mss), 1)
         self.path.mss = max(self.path.mss, mss)
         if mss != self.sender.mss:
             fresh = self.sender.una == self.iss
@@ -159,9 +173,13 @@ class Handshake(Teardown):
                 self.sender.set_congestion(ALGORITHMS[self.congestion_name](mss, settings.initial_window_segments))
 
     def set_path_mss(self, mss: int) -> None:
-        """What the path takes has changed; bytes of payload and options."""
-        self.path_mss = mss
+        """What the path takes has changed; bytes of payload and options. Nobody makes it less than what is believed
+        of a peer, unless the link takes no more."""
+        self.path_mss = max(mss, min(_LEAST_MSS, self._network.link_mss(self)))
         self._path_probe_at = inf
         self._path_untested = False
+        self._path_doubt = self._path_probed = 0
+        if self.sender.probe_size or self.sender.probe is not None:
+            self.sender.forget_probe()
         if self.state is not TcpState.SYN_SENT:
             self._apply_mss()

@@ -261,7 +261,7 @@ class Input(Path):
             self._changed = True
             # Whatever a router said about the path, it delivers again.
             self._soft_error = None
-            if self._path_untested or sender.probe is not None:
+            if self._path_untested or self._path_probed:
                 self._learn_path(now)
             self._after_acknowledgement(now)
 

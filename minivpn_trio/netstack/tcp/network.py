@@ -81,8 +81,14 @@ class Network(Protocol[Connection_contra]):
         """The connection is over and its four-tuple rests."""
         ...
 
-    def learn_mss(self, connection: Connection_contra, mss: int) -> None:
-        """Segments of ``mss``, before options, get through to this destination, larger ones may not."""
+    def learn_mss(self, connection: Connection_contra, mss: int, *, sure: bool) -> None:
+        """Segments of ``mss``, before options, get through to this destination; larger ones do not, or, if it is not
+        ``sure``, may not."""
+        ...
+
+    def probe_at(self, connection: Connection_contra) -> float:
+        """When to try whether the path takes more than was known of it when the connection began: now or earlier if
+        that was a guess; inf: nothing is known any more."""
         ...
 
     def link_mss(self, connection: Connection_contra) -> int:

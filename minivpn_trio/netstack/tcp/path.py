@@ -1,22 +1,26 @@
 """What the path does to a connection: ICMP errors, the size of segments it takes, and finding that out without ICMP.
 
 Packet-too-big messages lower the size at once (RFC 1191). Where they do not come, timeouts in a row with full
-segments make a black hole likely: smaller sizes are tried, and one that gets through is remembered for the
-destination. A lowered size is tried upwards again every ten minutes, by single larger segments whose loss
+segments make a black hole likely: smaller sizes are tried. When one gets through it may have been the size, or
+an outage that is over, or plain loss; so full segments are tried at once, and only when several in a row did not
+arrive, while smaller ones did, is the smaller size remembered for the destination as a fact.
+
+A lowered size is tried upwards again every ten minutes, by single larger segments whose loss
 is no sign of congestion (RFC 4821): one as large as the link takes; if it is lost, one of the size that a router
-named for it, or halfway to what is known to pass; and so on, until that is near.
+named for it, or halfway to what is known to pass; and so on, until that is near. A new connection that begins with a
+size that others found does so when that is forgotten, or at once if it was a guess.
 """
 
 from __future__ import annotations
 
 from ..sequence import unwrap
-from .handshake import Handshake
+from .handshake import PROOF, Handshake
 from .state import HANDSHAKE
 
 __all__ = ["Path"]
 
-#: Seconds after a suspicion until a full segment is tried again.
-_FIRST_PROBE = 10.0
+#: Seconds from one step of a search to the next.
+_NEXT_PROBE = 10.0
 #: A search ends where less than so many bytes are to be gained.
 _NEAR = 32
 
@@ -40,8 +44,8 @@ class Path(Handshake):
             self._soft_error = error
 
     def handle_path_mss(self, mss: int, now: float) -> None:
-        """A segment in flight was too big: smaller ones from now on, and all in flight again (RFC 1191). Does not
-        send."""
+        """A segment to this host was too big: smaller ones from now on, and what is larger and in flight again (RFC
+        1191). Does not send."""
         if mss >= self.path_mss:
             # About a probe: it says what to try next.
             self._path_hint = mss
@@ -49,12 +53,14 @@ class Path(Handshake):
         self._shrink(mss, now)
 
     def _shrink(self, mss: int, now: float) -> None:
+        sender, limit = self.sender, self._mss_limit
+        if self._builder is not None:
+            # Not a sign of congestion. What fits is on its way.
+            options = min(self.path_mss, limit) - sender.mss
+            sender.board.lose_larger(max(min(mss, limit) - options, 1))
         self.set_path_mss(mss)
         self._path_refused = 0
         self._path_probe_at = now + self._settings.path_probe_interval
-        if self._builder is not None:
-            # Not a sign of congestion.
-            self.sender.board.lose_all(forget_sacks=False)
 
     def _suspect_black_hole(self, now: float) -> None:
         """The timer has gone off: if it was not the first time, and the segment a full one, try a smaller size."""
@@ -62,12 +68,13 @@ class Path(Handshake):
         first = sender.board.first
         if sender.retries < self._settings.black_hole_retries or first is None or first.end - first.start < sender.mss:
             return
+        if not sender.window:
+            # The peer throws away what comes, of whatever size.
+            return
         for mss in self._settings.black_hole_mss:
             if mss < min(self.path_mss, self._mss_limit):
                 self._shrink(mss, now)
                 self._path_untested = True
-                # It may have been an outage: do not stay small for long.
-                self._path_probe_at = now + min(_FIRST_PROBE, self._settings.path_probe_interval)
                 return
 
     def _probe_path(self, now: float) -> None:
@@ -76,35 +83,64 @@ class Path(Handshake):
         size = min(self.path_mss, self._mss_limit)
         most = min(self._network.link_mss(self), self._mss_limit)
         self._path_probe_at = now + interval
-        if size >= most or not sender.sack or sender.probe is not None:
+        if size >= most or sender.probe is not None:
             return
-        if not sender.probe_size and self._path_probed > size:
-            # The last one did not get through.
-            self._path_refused, self._path_probed = self._path_probed, 0
+        if self._path_probed and not sender.probe_size:
+            # The last one did not get through, and nothing was acknowledged since.
+            self._refuse_probe()
         wanted, refused = most, self._path_refused
         if refused > size:
-            wanted = self._path_hint if size < self._path_hint < refused else (size + refused) // 2
-        if wanted - size < _NEAR and wanted not in (most, self._path_hint):
+            wanted = self._path_hint if size <= self._path_hint < refused else (size + refused) // 2
+        if wanted - size < _NEAR and (wanted not in (most, self._path_hint) or wanted == size):
             # Near enough. From the beginning next time: the path may have changed.
             self._path_refused = 0
             return
         self._path_probed = wanted
-        self._path_probe_at = now + min(_FIRST_PROBE, interval)
+        self._path_probe_at = now + min(_NEXT_PROBE, interval)
         sender.probe_size = wanted - size + sender.mss
+
+    def _refuse_probe(self) -> None:
+        """The last probe did not get through."""
+        refused, self._path_probed = self._path_probed, 0
+        if self._path_doubt:
+            self._path_doubt -= 1
+            if self._path_doubt:
+                # One by itself proves nothing: the same again.
+                return
+            self._network.learn_mss(self, self.path_mss, sure=True)
+        self._path_refused = refused
 
     def _learn_path(self, now: float) -> None:
         """``una`` moved while a size is in doubt."""
-        sender, probe = self.sender, self.sender.probe
+        sender, probe, size = self.sender, self.sender.probe, self._path_probed
         if self._path_untested:
-            # What was tried against a black hole gets through.
+            # What was tried against a black hole gets through. Is it the size, or is an outage over?
             self._path_untested = False
-            self._network.learn_mss(self, self.path_mss)
-        elif probe is not None and sender.una >= probe.end:
-            size = min(self.path_mss, self._mss_limit) + probe.end - probe.start - sender.mss
-            self.set_path_mss(size)
-            self._network.learn_mss(self, size)
-            self._path_probed = 0
-            if size < self._path_refused and size != self._path_hint:
-                self._path_probe_at = now + min(_FIRST_PROBE, self._settings.path_probe_interval)
-            elif size < self._network.link_mss(self):
-                self._path_probe_at = now + self._settings.path_probe_interval
+            self._path_doubt = PROOF
+            self._network.learn_mss(self, self.path_mss, sure=False)
+            self._probe_path(now)
+        elif not size or sender.probe_size:
+            # None was sent yet.
+            return
+        elif probe is None:
+            self._refuse_probe()
+            if self._path_doubt:
+                self._probe_path(now)
+        elif sender.una >= probe.end:
+            # Its size is what was sent: what the peer acknowledges of it piece by piece says nothing of that.
+            self._grow(size, now)
+
+    def _grow(self, size: int, now: float) -> None:
+        """A probe of ``size`` got through. A peer who lies about that gains larger segments, no smaller ones."""
+        interval = self._settings.path_probe_interval
+        link = self._network.link_mss(self)
+        if size >= min(link, self._mss_limit):
+            # Nothing is known that fails.
+            size = link
+        size = min(max(size, self.path_mss), link)
+        self.set_path_mss(size)
+        self._network.learn_mss(self, size, sure=True)
+        if size < self._path_refused and size != self._path_hint:
+            self._path_probe_at = now + min(_NEXT_PROBE, interval)
+        elif size < link:
+            self._path_probe_at = now + interval

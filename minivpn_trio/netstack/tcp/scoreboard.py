@@ -28,6 +28,9 @@ __all__ = ["Scoreboard", "SentSegment"]
 
 #: Acknowledged segments at the head of the list that are left there until cutting them off pays.
 _SLACK = 256
+#: With an MTU of 68, the least there is, so many bytes are left after IPv4, TCP and timestamps. Whatever size somebody
+#: comes to name, memory and time for what is in flight stay within bounds.
+_LEAST_PIECE = 16
 
 _start_of, _end_of = attrgetter("start"), attrgetter("end")
 
@@ -379,6 +382,16 @@ class Scoreboard:
         if self._segments:
             self._scanned = self._marked = self._segments[-1].end
 
+    def lose_larger(self, size: int) -> None:
+        """What is larger than ``size`` did not fit the path; the rest is on its way."""
+        for segment in self._segments[self._head :]:
+            whole = segment.end - segment.start
+            if whole > size and not segment.sacked:
+                self.pipe -= whole * ((not segment.lost) + segment.resent)
+                segment.lost, segment.resent = True, False
+                self._marked = max(self._marked, segment.end)
+        self._queue_again()
+
     def find_all(self) -> None:
         """Nothing was lost after all: what is deemed lost and was not sent again counts as under way."""
         for segment in self._segments[self._head :]:
@@ -426,7 +439,9 @@ class Scoreboard:
         self.pipe += size
 
     def resegment(self, mss: int) -> None:
-        """Cut what is in flight into pieces of at most ``mss``; pieces keep the marks of the whole."""
+        """Cut what is in flight into pieces of at most ``mss``, but of no less than the smallest tunnel takes; pieces
+        keep the marks of the whole."""
+        mss = max(mss, _LEAST_PIECE)
         pieces: list[SentSegment] = []
         for segment in self._segments[self._head :]:
             if len(segment.payload) <= mss:
@@ -442,7 +457,13 @@ class Scoreboard:
         self._segments = pieces
         self._head = 0
         self.sacked = sum(piece.sacked for piece in pieces)
-        resent = sorted(((piece.sent_at, piece) for piece in pieces if piece.resent), key=lambda entry: entry[0])
-        lost = [piece for piece in pieces if piece.lost and not piece.sacked and not piece.resent]
+        self._queue_again()
+
+    def _queue_again(self) -> None:
+        """Make the queues anew from the marks of the segments."""
+        flying = self._segments[self._head :]
+        resent = [(segment.sent_at, segment) for segment in flying if segment.resent]
+        resent.sort(key=lambda entry: entry[0])
+        lost = [segment for segment in flying if segment.lost and not segment.sacked and not segment.resent]
         self._resent = deque(resent) if resent else None
         self._lost = deque(lost) if lost else None

@@ -1,4 +1,4 @@
-"""Packets that are too large for the tunnel, answered inside the stack."""
+"""Packets that are too large: for a router on the way, which says so, or for a tunnel that came back narrower."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ from two_stacks import FAR, FAR6, two_stacks
 
 from minivpn_trio.config.tunnel_info import TunnelInfo
 from minivpn_trio.netstack import scapy_wire
-from minivpn_trio.netstack.packets import ACK, SYN, TcpSegment
+from minivpn_trio.netstack.packets import ACK, SYN, IcmpMessage, TcpSegment
 from minivpn_trio.netstack.stack import Stack
 
 A6, B6 = bytes.fromhex("fd00" + "00" * 13 + "02"), bytes.fromhex("20010db8" + "00" * 11 + "01")
+
+
+def refuse(stack: Stack, packet: bytes, mtu: int, now: float) -> None:
+    """What a router says to ``packet``."""
+    ipv4 = packet[0] >> 4 == 4
+    us, router = (packet[12:16], packet[16:20]) if ipv4 else (packet[8:24], packet[24:40])
+    kind = (3, 4) if ipv4 else (2, 0)
+    stack.handle_packets([scapy_wire.build_icmp(IcmpMessage(router, us, *kind, mtu, packet[:100]))], now)
 
 
 def largest(stack: Stack) -> int:
@@ -31,7 +39,7 @@ def test_a_segment_is_sent_again_shorter() -> None:
     connection.write(bytes(10_000), script.now)
     packets = script.stack.take_output()
     assert max(map(len, packets)) == 1500
-    script.stack.handle_too_big(packets[0], 1300, script.now)
+    refuse(script.stack, packets[0], 1300, script.now)
     assert largest(script.stack) <= 1300
     assert script.stack.mtu_to(PEER) == 1300
     assert connection.sender.congestion.window >= 10_000, "that was no sign of congestion"
@@ -51,25 +59,30 @@ def test_ipv6() -> None:
     connection.write(bytes(5000), now)
     packets = stack.take_output()
     assert max(map(len, packets)) == 1500
-    stack.handle_too_big(packets[0], 1280, now)
+    refuse(stack, packets[0], 1280, now)
     assert largest(stack) <= 1280
 
 
-def test_what_is_in_the_queue_when_the_tunnel_narrows() -> None:
+@pytest.mark.parametrize(("mtu", "size"), [(1200, 1400), (500, 520)])
+def test_what_is_in_the_queue_when_the_tunnel_narrows(mtu: int, size: int) -> None:
     script = Script()
     connection = script.connect()
-    endpoint = script.stack.open_udp((None, 0), (PEER, 53))
+    fragmenting, strict = (script.stack.open_udp((None, 0), (PEER, 53)) for _ in range(2))
+    strict.dont_fragment = True
     connection.write(bytes(10_000), script.now)
-    endpoint.sendto(bytes(1400))
-    script.stack.reconfigure(TunnelInfo(ipv4=ip_interface("10.8.0.2/24"), mtu=1200), script.now)
+    fragmenting.sendto(bytes(size))
+    strict.sendto(bytes(size))
+    script.stack.reconfigure(TunnelInfo(ipv4=ip_interface("10.8.0.2/24"), mtu=mtu), script.now)
     packets = script.stack.take_output(1000)
     for _ in range(10):
         script.wait(0.01)
         packets += script.stack.take_output(1000)
-    assert max(map(len, packets)) <= 1200
+    assert max(map(len, packets)) <= mtu
     sent = {packet[24:28]: len(packet) - 52 for packet in packets if packet[9] == 6 and packet[12:16] == US}
     assert sum(sent.values()) == 10_000
     assert sum(packet[9] == 17 for packet in packets) == 0, "a datagram that is too large is lost, once"
+    assert fragmenting.error is None
+    assert strict.error is not None and strict.error.errno == errno.EMSGSIZE
 
 
 def test_somebody_elses_packet_is_none_of_ours() -> None:
@@ -78,7 +91,7 @@ def test_somebody_elses_packet_is_none_of_ours() -> None:
     connection.write(bytes(3000), script.now)
     (packet, *_) = script.stack.take_output()
     for forged in (packet[:24] + b"\0\1\0\2" + packet[28:], packet[:20], bytes(60)):
-        script.stack.handle_too_big(forged, 600, script.now)
+        refuse(script.stack, forged, 600, script.now)
     assert script.stack.mtu_to(PEER) == 1500
 
 
@@ -105,7 +118,7 @@ async def test_a_datagram(autojump_clock: MockClock, family: int, far: str, leve
             await socket.connect((far, 9))
             await socket.send(bytes(1330))
         for packet in packets[:2]:
-            near.stack.handle_too_big(packet, 1300, trio.current_time())
+            refuse(near.stack, packet, 1300, trio.current_time())
         assert fragmenting.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ERROR) == 0
         assert strict.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ERROR) == errno.EMSGSIZE
         packets.clear()

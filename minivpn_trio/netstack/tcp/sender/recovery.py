@@ -42,9 +42,15 @@ class Recovery(Segmentation):
                 self._delivery.losing(lost, not recovering)
         elif not recovering:
             found = self._duplicates == 3 and board.lose_first()
+            if found and self.probe is not None and self.probe.lost:
+                self._drop_probe()
+                self._retransmit_now = True
+                found = False
         else:
             # RFC 6582: a partial acknowledgement names the next hole, which goes out at once.
             found = acked > 0 and board.lose_first()
+            if found and self.probe is not None and self.probe.lost:
+                self._drop_probe()
             self._retransmit_now = self._retransmit_now or found
         if found and not recovering:
             self._begin_recovery(acked, outstanding, now)

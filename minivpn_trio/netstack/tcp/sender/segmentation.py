@@ -93,10 +93,14 @@ class Segmentation(SenderState):
         """Segments are at most ``mss`` from now on, those in flight included if they are sent again."""
         if mss < self.mss:
             self.board.resegment(mss)
-        self.probe = None
-        self.probe_size = 0
         self.mss = mss
         self.congestion.handle_mss(mss)
+
+    def forget_probe(self) -> None:
+        """A larger segment is to be tried no more, or has arrived. One in flight goes in pieces if it is sent again."""
+        self.probe_size = 0
+        if self.probe is not None:
+            self._drop_probe()
 
     def _drop_probe(self) -> None:
         """The larger segment did not get through: no sign of congestion, only of its size."""

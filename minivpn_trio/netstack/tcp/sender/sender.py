@@ -93,6 +93,14 @@ class Sender(Acknowledgements):
             self.deadline = now + self.rto.value
         return segments
 
+    def _may_probe(self, size: int) -> bool:
+        """Whether the first of ``size`` bytes may be a larger segment than others."""
+        # Without SACK its loss is seen by three segments behind it, or else takes a timeout.
+        behind = 0 if self.sack else 3 * self.mss
+        # Where a model of the path decides, losses do not slow it down: on a lossy path it recovers all the time.
+        calm = self._recovery_point is None or (self._rate_control is not None and not self._slow)
+        return calm and self.probe_size + behind <= size
+
     def _take_new(self, segments: list[SentSegment], limit: int, budget: int, now: float) -> None:
         in_flight = self.nxt - self.una
         if not in_flight and self.last_sent and now - self.last_sent > self.rto.value:
@@ -126,7 +134,7 @@ class Sender(Acknowledgements):
         self._override = False
         if count > 0:
             size = min(count * mss, usable, waiting)
-            if self.probe_size and self.probe_size <= size and self._recovery_point is None:
+            if self.probe_size and self._may_probe(size):
                 self._cut(segments, self.probe_size, self.probe_size, now)
                 self.probe = segments[-1]
                 size -= self.probe_size
