@@ -52,7 +52,7 @@ class TcpMachine(RuleBasedStateMachine):
     ) -> None:
         """The handshake, and something to do."""
         # Giving up is no answer here: the link heals at last.
-        stubborn = TcpSettings(data_retries=10_000)
+        stubborn = TcpSettings(data_retries=10_000, black_hole_mss=(300,), path_probe_interval=2.0)
         chosen = replace(
             stubborn,
             receive_buffer=receive,
@@ -74,6 +74,8 @@ class TcpMachine(RuleBasedStateMachine):
         self.una = {name: end.sender.una for name, end in self.ends.items()}
         self.base = {name: end.receiver.nxt for name, end in self.ends.items()}
         self.edge: dict[str, int] = {}
+        #: The smallest segment that each end was ever told to send.
+        self.told = {"a": 300, "b": 300}
         self.shut: set[str] = set()
         #: An end has sent more than it was allowed to.
         self.overrun = False
@@ -149,6 +151,48 @@ class TcpMachine(RuleBasedStateMachine):
         packets, self.wire = self.wire[: len(picks)], self.wire[len(picks) :]
         self.world.now += 0.001
         self._deliver([packet for packet, pick in zip(packets, picks, strict=False) if pick])
+
+    @rule(name=SIDES, mss=st.sampled_from([1, 88, 150, 256, 400, 500, 536]))
+    def the_path_takes_less(self, name: str, mss: int) -> None:
+        """A router says so."""
+        end = self.ends[name]
+        if end.state is TcpState.CLOSED:
+            return
+        self.told[name] = min(self.told[name], max(mss, 88))
+        end.handle_path_mss(mss, self.world.now)
+        end.flush(self.world.now)
+        self._collect()
+
+    @rule(name=SIDES)
+    def a_larger_segment_is_tried(self, name: str) -> None:
+        """Everything arrives, and then it is time to see whether the path takes more again."""
+        for _ in range(20):
+            self._collect()
+            packets, self.wire = self.wire, []
+            self._deliver(packets)
+            self.world.now += 0.15
+            for stack in self.stacks.values():
+                stack.handle_timeout(self.world.now)
+        if name not in self.shut and self.written[name] + 5000 < len(STREAM):
+            self._write(name, 5000)
+        self._collect()
+
+    @rule(name=SIDES, size=st.integers(1, 1200))
+    def acknowledge_a_part(self, name: str, size: int) -> None:
+        """Of what arrived, as far as an arbitrary byte: a middlebox does so, or a peer who looks for trouble."""
+        end, other = self.ends[name], self.ends["b" if name == "a" else "a"]
+        span = min(other.receiver.nxt, end.sender.nxt - end.sender.fin_sent) - end.sender.una
+        if end.state is TcpState.CLOSED or span < 2:
+            return
+        ack = end.sender.una + min(size, span - 1)
+        window = min(max(other.receiver.edge - ack, 0) >> other.receiver.scale, 0xFFFF)
+        part = TcpSegment(
+            end.remote[0], end.local[0], end.remote[1], end.local[1],
+            end.receiver.nxt & MASK, ack & MASK, ACK, window,
+        )  # fmt: skip
+        if end.timestamp_offset >= 0:
+            part.timestamps = (end.timestamp_recent, 0)
+        self._deliver([("b" if name == "a" else "a", scapy_wire.build_tcp(part))])
 
     @rule(count=st.integers(1, 3))
     def deliver_newest(self, count: int) -> None:
@@ -405,6 +449,19 @@ class TcpMachine(RuleBasedStateMachine):
 
     @invariant()
     @precondition(_alive)
+    def segments_have_a_size(self) -> None:
+        """Nobody's acknowledgement makes segments smaller, and nothing makes them larger than the link takes."""
+        for name, end in self.ends.items():
+            sender = end.sender
+            assert self.told[name] <= end.path_mss <= 536
+            if end.state is not TcpState.CLOSED:
+                assert sender.mss == end.path_mss - (12 if end.timestamp_offset >= 0 else 0)
+                larger = [segment for segment in sender.board if segment.end - segment.start > sender.mss]
+                assert len(larger) <= (sender.probe is not None)
+                assert len(sender.board) <= 2 + (sender.nxt - sender.una) // 16
+
+    @invariant()
+    @precondition(_alive)
     def timers_cover(self) -> None:
         for name, end in self.ends.items():
             if end.state is TcpState.CLOSED:
@@ -424,6 +481,8 @@ class TcpMachine(RuleBasedStateMachine):
                 if not segment.sacked
             )
             assert sender.board.pipe == pipe
+            unmarked = [segment for segment in sender.board if segment.start >= sender.board._marked]
+            assert not any(segment.sacked or segment.lost or segment.resent for segment in unmarked)
             assert len(sender.board._starts) <= len(sender.board)
             assert sender.nxt - sender.una == sum(segment.end - segment.start for segment in sender.board)
 

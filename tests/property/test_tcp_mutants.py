@@ -27,11 +27,14 @@ import test_tcp_closed_window
 import test_tcp_listeners
 import test_tcp_memory
 import test_tcp_overtaken
+import test_tcp_path_mtu
 import test_tcp_recovery
 import test_tcp_scenarios
 import test_tcp_without_sack
 
 from minivpn_trio.netstack.numbering import Numbering
+from minivpn_trio.netstack.pmtu import LargeSends, PathMtus
+from minivpn_trio.netstack.stack import Stack
 from minivpn_trio.netstack.tcp.acknowledgement import AckSchedule
 from minivpn_trio.netstack.tcp.congestion import Cubic
 from minivpn_trio.netstack.tcp.connection import TcpConnection
@@ -141,6 +144,11 @@ MACHINE: dict[str, Defect] = {
         TcpConnection._send_segments,
         "(segment.start & MASK, segment.payload)",
         "(min(segment.start, MASK), segment.payload)",
+    ),
+    "a probe's size is what is left of it": (
+        TcpConnection._learn_path,
+        "self._grow(size, now)",
+        "self.set_path_mss(self.path_mss + probe.end - probe.start - sender.mss)",
     ),
 }
 
@@ -412,6 +420,46 @@ SCENARIOS: dict[str, Defect] = {
         "for point in self._news:",
     ),
     "soft errors kill": (TcpConnection.handle_icmp_error, "if self.state in HANDSHAKE:", "if True:"),
+    "segments without a least size": (
+        TcpConnection.set_path_mss,
+        "max(mss, min(_LEAST_MSS, self._network.link_mss(self)))",
+        "mss",
+    ),
+    "a size that somebody else found is for life": (
+        TcpConnection._establish,
+        "self._path_probe_at = max(known_until if known_until < inf else 0.0, now)",
+        "pass",
+    ),
+    "a guess is a fact": (
+        TcpConnection._learn_path,
+        "self._network.learn_mss(self, self.path_mss, sure=False)",
+        "self._network.learn_mss(self, self.path_mss, sure=True)",
+    ),
+    "one lost probe proves it": (TcpConnection._refuse_probe, "self._path_doubt -= 1", "self._path_doubt = 0"),
+    "a guess is not tried at once": (
+        TcpConnection._learn_path,
+        "            self._probe_path(now)\n        elif not size",
+        "        elif not size",
+    ),
+    "the SYN tells what others found": (
+        TcpConnection._send_syn,
+        "segment.mss = self._network.link_mss(self)",
+        "segment.mss = self.path_mss",
+    ),
+    "a closed window is a black hole": (TcpConnection._suspect_black_hole, "if not sender.window:", "if False:"),
+    "a router's word is for one connection": (
+        Stack._learn_mtu,
+        "if connection.remote[0] == remote and",
+        "if connection is teller and",
+    ),
+    "routers make packets larger": (PathMtus.learn, "if mtu <= self.to(remote, mtu, now):", "if True:"),
+    "any port hears of any host": (LargeSends.explain, "self._sizes.get(remote, 0)", "1500"),
+    "what fits is sent again": (Scoreboard.lose_larger, "whole > size and", "True and"),
+    "a lost probe without SACK is congestion": (
+        Sender._detect_losses,
+        "                self._retransmit_now = True\n                found = False\n",
+        "                self._retransmit_now = True\n",
+    ),
     "retries without end": (Sender.expired, "return self.retries >= most and", "return False and"),
     "no keepalive limit": (
         TcpConnection._handle_keepalive,
@@ -488,6 +536,7 @@ MODULES = (
     test_tcp_recovery,
     test_tcp_scenarios,
     test_tcp_memory,
+    test_tcp_path_mtu,
 )
 
 
