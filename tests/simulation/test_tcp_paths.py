@@ -192,6 +192,29 @@ def test_an_outage_at_the_end_is_forgotten_by_whoever_comes_next() -> None:
     assert world.a.mss_to(B4) == 1360
 
 
+def test_an_outage_on_a_path_that_takes_less_leaves_it_as_it_was() -> None:
+    """What is tried when it is over is what passed before, not what a link would take."""
+    world = World(mtu=1400)
+    ours, theirs = world.connect()
+    swallow(world.links["a"], 1300)
+    world.run(Transfer(world, ours, theirs, DATA[:100_000], finish=False).pump, 20)
+    probed(world, ours, theirs, 60)
+    found = ours.path_mss
+    assert 1220 < found <= 1260
+    up = Transfer(world, ours, theirs, DATA, finish=False)
+    for _ in range(30):
+        up.pump()
+        world.step()
+    world.links["a"].filter = lambda packet: False
+    world.idle(3.5)
+    assert ours.path_mss == 536
+    swallow(world.links["a"], 1300)
+    world.run(lambda: up.pump() or ours.path_mss == found, 6)
+    assert world.a.mss_to(B4) == found
+    world.run(up.pump, 20)
+    assert ours.path_mss == found
+
+
 @pytest.mark.parametrize(("congestion", "loss"), [("cubic", 0.1), ("bbr", 0.05), ("bbr", 0.1)])
 def test_plain_loss_is_no_black_hole(congestion: str, loss: float) -> None:
     shrunk = 0

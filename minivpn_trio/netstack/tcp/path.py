@@ -73,8 +73,14 @@ class Path(Handshake):
             return
         for mss in self._settings.black_hole_mss:
             if mss < min(self.path_mss, self._mss_limit):
+                former, hint, refused = self.path_mss, self._path_hint, self._path_refused
+                if not self._path_untested:
+                    # If it was an outage, what passed before it does so after it.
+                    link = self._network.link_mss(self)
+                    hint, refused = (former, link) if former < link else (0, 0)
                 self._shrink(mss, now)
                 self._path_untested = True
+                self._path_hint, self._path_refused = hint, refused
                 return
 
     def _probe_path(self, now: float) -> None:
