@@ -163,19 +163,29 @@ class TcpMachine(RuleBasedStateMachine):
         end.flush(self.world.now)
         self._collect()
 
-    @rule(name=SIDES)
-    def a_larger_segment_is_tried(self, name: str) -> None:
-        """Everything arrives, and then it is time to see whether the path takes more again."""
+    @rule(name=SIDES, mss=st.sampled_from([150, 256, 536]), part=st.integers(0, 600))
+    def a_larger_segment_is_tried(self, name: str, mss: int, part: int) -> None:
+        """The path takes less, everything arrives and is read, and then it is time to see whether it takes more again.
+        What is sent then arrives too, and is acknowledged in pieces."""
+        self.the_path_takes_less(name, mss)
         for _ in range(20):
             self._collect()
             packets, self.wire = self.wire, []
             self._deliver(packets)
+            for side in self.ends:
+                self.read(side, 1 << 20)
             self.world.now += 0.15
             for stack in self.stacks.values():
                 stack.handle_timeout(self.world.now)
         if name not in self.shut and self.written[name] + 5000 < len(STREAM):
             self._write(name, 5000)
         self._collect()
+        packets, self.wire = self.wire, []
+        self._deliver(packets)
+        if part:
+            answers, self.wire = self.wire, []
+            self.acknowledge_a_part(name, part)
+            self.wire += answers
 
     @rule(name=SIDES, size=st.integers(1, 1200))
     def acknowledge_a_part(self, name: str, size: int) -> None:
