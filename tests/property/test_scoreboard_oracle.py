@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minivpn_trio.netstack.tcp.scoreboard import Scoreboard, SentSegment
+from minivpn_trio.netstack.tcp.scoreboard import Scoreboard
+from minivpn_trio.netstack.tcp.sent_segment import SentSegment
 
 MSS = 40
 SHORT = 10

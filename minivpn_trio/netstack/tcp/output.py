@@ -8,7 +8,7 @@ from ..packets import ACK, FIN, PSH, RST, TcpSegment
 from ..sequence import MASK
 from .control_block import ControlBlock
 from .options import SACK_ROOM, sack_option
-from .scoreboard import SentSegment
+from .sent_segment import SentSegment
 from .state import HANDSHAKE, TcpState
 
 __all__ = ["Output"]

@@ -10,7 +10,7 @@ The scoreboard holds the segments and walks them; here is what was learnt from t
 from __future__ import annotations
 
 from ..sequence import Position
-from .scoreboard import SentSegment
+from .sent_segment import SentSegment
 
 __all__ = ["Rack"]
 

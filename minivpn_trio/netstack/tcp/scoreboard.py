@@ -23,8 +23,9 @@ from operator import attrgetter
 
 from ..sequence import Position
 from .delivery_rate import Departure
+from .sent_segment import SentSegment
 
-__all__ = ["Scoreboard", "SentSegment"]
+__all__ = ["Scoreboard"]
 
 #: Acknowledged segments at the head of the list that are left there until cutting them off pays.
 _SLACK = 256
@@ -33,33 +34,6 @@ _SLACK = 256
 _LEAST_PIECE = 16
 
 _start_of, _end_of = attrgetter("start"), attrgetter("end")
-
-
-class SentSegment:
-    """A segment in flight: positions ``start`` to ``end``; a FIN is one position without payload."""
-
-    __slots__ = ("departure", "end", "lost", "payload", "resent", "sacked", "sent_at", "start", "transmissions")
-
-    def __init__(
-        self, start: Position, end: Position, payload: bytes, sent_at: float, departure: Departure | None = None
-    ) -> None:
-        self.start: Position = start
-        self.end: Position = end
-        self.payload: bytes = payload
-        #: When it was sent last.
-        self.sent_at: float = sent_at
-        #: For congestion control that asks for it.
-        self.departure: Departure | None = departure
-        self.transmissions: int = 1
-        self.sacked: bool = False
-        self.lost: bool = False
-        #: Deemed lost, and sent again since.
-        self.resent: bool = False
-
-    @property
-    def is_fin(self) -> bool:
-        """Whether this is the FIN."""
-        return not self.payload
 
 
 class Scoreboard:

@@ -12,7 +12,8 @@ from minivpn_trio.netstack.packets import ACK, SYN, IcmpMessage, TcpSegment, Udp
 from minivpn_trio.netstack.pmtu import LargeSends, PathMtus
 from minivpn_trio.netstack.stack import Stack
 from minivpn_trio.netstack.tcp.connection import TcpConnection
-from minivpn_trio.netstack.tcp.scoreboard import Scoreboard, SentSegment
+from minivpn_trio.netstack.tcp.scoreboard import Scoreboard
+from minivpn_trio.netstack.tcp.sent_segment import SentSegment
 from minivpn_trio.netstack.tcp.settings import TcpSettings
 from minivpn_trio.netstack.udp import build_udp
 

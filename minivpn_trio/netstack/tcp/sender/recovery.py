@@ -8,7 +8,7 @@ each partial acknowledgement after them the next one (RFC 6582).
 from __future__ import annotations
 
 from ...sequence import Position
-from ..scoreboard import SentSegment
+from ..sent_segment import SentSegment
 from .segmentation import Segmentation
 
 __all__ = ["Recovery"]

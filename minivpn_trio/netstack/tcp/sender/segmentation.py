@@ -6,7 +6,8 @@ from math import inf
 
 from ...sequence import Position
 from ..delivery_rate import Departure
-from ..scoreboard import Scoreboard, SentSegment
+from ..scoreboard import Scoreboard
+from ..sent_segment import SentSegment
 from .state import SenderState
 
 __all__ = ["Segmentation"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from ...sequence import Position
-from ..scoreboard import SentSegment
+from ..sent_segment import SentSegment
 from .acknowledgements import Acknowledgements
 from .state import Timer
 

@@ -14,7 +14,8 @@ from ..pacing import Pacer
 from ..prr import ProportionalRateReduction
 from ..rack import Rack
 from ..rto import RetransmissionTimeout
-from ..scoreboard import Scoreboard, SentSegment
+from ..scoreboard import Scoreboard
+from ..sent_segment import SentSegment
 from ..settings import TcpSettings
 from ..undo import Undo
 

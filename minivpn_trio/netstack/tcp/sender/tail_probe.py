@@ -8,7 +8,7 @@ saves most timeouts.
 from __future__ import annotations
 
 from ...sequence import Position
-from ..scoreboard import SentSegment
+from ..sent_segment import SentSegment
 from .recovery import Recovery
 
 __all__ = ["TailProbe"]
