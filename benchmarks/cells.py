@@ -31,7 +31,7 @@ def cell_load(path: NetworkPath) -> tuple[int, int]:
 
 def table_of_cells(
     lab: Lab, options: ServerOptions, runs: int, paths: Sequence[NetworkPath] = CELLS, *,
-    ours: str = "", buffers: int | None = None,
+    ours: str = "", buffers: int | None = None, numpy: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Every cell, ours beside the C client over the kernel's TCP; printed as it comes. Ratios are the medians of the
     rounds' ratios, with their range."""
@@ -42,7 +42,7 @@ def table_of_cells(
         # The relay is in the way of all cells, of the good one too.
         over = path or NetworkPath(0.02)
         size, streams = cell_load(path)
-        plan = Plan(runs=runs, size=size, streams=streams, path=over, ours=ours, buffers=buffers)
+        plan = Plan(runs=runs, size=size, streams=streams, path=over, ours=ours, buffers=buffers, numpy=numpy)
         results = measure(lab, options, plan)
         row = {
             "path": str(path), "rtt": path.rtt, "loss": path.loss, "jitter": path.jitter,

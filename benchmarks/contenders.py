@@ -183,7 +183,8 @@ def relayed(lab: Lab, path: NetworkPath, *, port: int = RELAY_PORT, seed: int = 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to measure: ``size`` bytes in all in one run, shared by ``streams``; our congestion control (empty: the
-    dialer's own); the socket buffers of both clients' profiles in bytes (None: the profiles are silent)."""
+    dialer's own); the socket buffers of both clients' profiles in bytes (None: the profiles are silent); whether ours
+    adds up checksums with numpy."""
 
     runs: int
     size: int
@@ -193,6 +194,7 @@ class Plan:
     bare: bool = False
     ours: str = ""
     buffers: int | None = None
+    numpy: bool = False
 
 
 @dataclass
@@ -269,7 +271,7 @@ def measure(lab: Lab, options: ServerOptions, plan: Plan) -> dict[str, Any]:
                 ends["c"] = _End(Traffic(lab.c_namespace, *plain), c_client)
             if plan.only != "c":
                 profile = server.profile_file(port=port, extra=extra)
-                ends["ours"] = _End(Traffic(lab.our_namespace, "ours", str(profile), plan.ours))
+                ends["ours"] = _End(Traffic(lab.our_namespace, "ours", str(profile), plan.ours, "numpy" * plan.numpy))
             if plan.bare:
                 ends["bare"] = _End(Traffic(lab.c_namespace, *plain), host=THEIRS[options.outer])
             for end in ends.values():

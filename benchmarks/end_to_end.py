@@ -57,6 +57,7 @@ def conditions(lab: Lab, arguments: argparse.Namespace) -> dict[str, Any]:
         "kernel": platform.release(),
         "our_congestion": arguments.our_congestion or DEFAULT_CONGESTION,
         "kernel_congestion": {"server": congestion(lab.server_namespace), "c": congestion(lab.c_namespace)},
+        "numpy": arguments.numpy,
         "buffers": {"ours": arguments.buffers or ours_asks_for, "c": arguments.buffers},
         "net_core": {f"net.core.{name}": int(Path(f"/proc/sys/net/core/{name}").read_text()) for name in NET_CORE},
     }
@@ -91,6 +92,9 @@ def parser() -> argparse.ArgumentParser:
         help="sndbuf and rcvbuf in both clients' profiles. Without it the profiles are silent: ours asks for 4 MiB "
         "each way over UDP, the C client for nothing and has net.core.rmem_default and wmem_default",
     )  # fmt: skip
+    line.add_argument(
+        "--numpy", action="store_true", help="ours adds up checksums with numpy, as where the extra `fast` is installed"
+    )
     line.add_argument("--json", type=Path, help="write every run to this file")
     line.add_argument("--svg", type=Path, help="draw every run of the plain table into this file")
     return line
@@ -120,7 +124,7 @@ def main() -> None:
             print(f"udp {arguments.cipher}, runs of each cell: {arguments.runs}", *head(about), sep="\n")
             rows = table_of_cells(
                 lab, options, arguments.runs, arguments.cells or CELLS,
-                ours=arguments.our_congestion, buffers=arguments.buffers,
+                ours=arguments.our_congestion, buffers=arguments.buffers, numpy=arguments.numpy,
             )  # fmt: skip
             data: dict[str, Any] = {"about": about, "cells": rows}
         else:
@@ -136,7 +140,7 @@ def plain_table(
     plan = Plan(
         runs=arguments.runs, size=arguments.mebibytes * MIB, streams=arguments.streams, path=path, only=arguments.only,
         bare=not path and arguments.only is None if arguments.bare is None else arguments.bare,
-        ours=arguments.our_congestion, buffers=arguments.buffers,
+        ours=arguments.our_congestion, buffers=arguments.buffers, numpy=arguments.numpy,
     )  # fmt: skip
     results = measure(lab, options, plan)
     streams = "one stream" if plan.streams == 1 else f"{plan.streams} streams"

@@ -118,6 +118,7 @@ def head(about: Mapping[str, Any]) -> list[str]:
     return [
         f"congestion control: ours {about['our_congestion']}; the kernels' {kernels['server']} at the server, "
         f"{kernels['c']} beside the C client",
+        f"checksums of ours: by {'numpy (the extra `fast`)' if about['numpy'] else 'integers (numpy is not used)'}",
         f"socket buffers asked for: {_asked(asked['ours'])} by ours, {_asked(asked['c'])} by the C client",
         f"this machine's: {limits}",
         f"{_pinned(about['affinity'], about['cpus'])}; who goes first alternates; every byte was compared",

@@ -1,9 +1,9 @@
 """One end of a measured transfer, as a process that takes orders.
 
 ``python -m benchmarks.traffic plain [CONGESTION]`` uses the kernel's TCP, as a program beside the C client does
-(kernel_sockets.py); ``python -m benchmarks.traffic ours PROFILE [CONGESTION]`` uses minivpn_trio. Both read one JSON
-order a line from stdin and write one JSON answer a line: seconds, bytes as counted at the receiving end, and processor
-seconds spent.
+(kernel_sockets.py); ``python -m benchmarks.traffic ours PROFILE [CONGESTION [numpy]]`` uses minivpn_trio. Both read
+one JSON order a line from stdin and write one JSON answer a line: seconds, bytes as counted at the receiving end, and
+processor seconds spent.
 
 ==============  ===========================================  ============================================
 ``do``          other fields                                 what
@@ -190,12 +190,12 @@ class Ours:
         return sum(flow.size for flow in flows)
 
 
-async def run_ours(profile: str, congestion: str = "") -> None:
+async def run_ours(profile: str, congestion: str = "", numpy: bool = False) -> None:
     """Take orders, through minivpn_trio."""
     import trio
 
     from minivpn_trio import open_tun_dialer
-    from minivpn_trio.netstack import scapy_wire
+    from minivpn_trio.netstack import scapy_wire, sums
 
     async def orders() -> AsyncIterator[dict[str, Any]]:
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
@@ -204,6 +204,10 @@ async def run_ours(profile: str, congestion: str = "") -> None:
     # Imports are over before anything is timed, and what they made is not walked through by a collection in the midst
     # of a connection: what an application does that minds pauses.
     scapy_wire.preload()
+    if not numpy:
+        # Installed or not.
+        sys.modules["numpy"] = None  # type: ignore[assignment]
+    sums.load()
     gc.collect()
     gc.freeze()
     ours: Ours | None = None
@@ -239,7 +243,7 @@ def main() -> None:
     else:
         import trio
 
-        trio.run(run_ours, sys.argv[2], "".join(sys.argv[3:4]))
+        trio.run(run_ours, sys.argv[2], "".join(sys.argv[3:4]), sys.argv[4:5] == ["numpy"])
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from .config.tunnel_info import TunnelInfo
 from .events import Event
 from .happy_eyeballs import connect_first
 from .items import Burst
-from .netstack import scapy_wire
+from .netstack import scapy_wire, sums
 from .netstack.icmp import EchoError, EchoReply, IcmpEndpoint
 from .netstack.resolver import AddressInfo, TunResolver
 from .netstack.sockets import TunSocket
@@ -126,7 +126,7 @@ class TunDialer:
         try:
             async with trio.open_nursery() as nursery:
                 # scapy is needed for the first packet of each connection: imported here, where nobody waits for it.
-                nursery.start_soon(_scapy_ready)
+                nursery.start_soon(_import_what_is_slow)
                 nursery.start_soon(self._move_up, nursery.cancel_scope)
                 nursery.start_soon(self._move_down)
                 task_status.started()
@@ -301,6 +301,12 @@ async def _scapy_ready() -> None:
     """Wait until the slow path's scapy is imported, rather than import it here and hold everything up."""
     if not scapy_wire.is_loaded():
         await trio.to_thread.run_sync(scapy_wire.preload, abandon_on_cancel=True)
+
+
+async def _import_what_is_slow() -> None:
+    await _scapy_ready()
+    if not sums.is_loaded():
+        await trio.to_thread.run_sync(sums.load, abandon_on_cancel=True)
 
 
 class _Pinger:

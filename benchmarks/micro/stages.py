@@ -7,6 +7,7 @@ mostly system calls, whose price is the kernel's, its mitigations' and its host'
 
 from __future__ import annotations
 
+import importlib
 import random
 import select
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from minivpn_trio.datachannel.channel import DataChannel
 from minivpn_trio.items import DataChannelKey
+from minivpn_trio.netstack import sums
 from minivpn_trio.networkio.framing import FrameReader, frame_burst
 from minivpn_trio.networkio.udp import UDPTransport
 from minivpn_trio.packet.codec import ControlPacket, serialize_control
@@ -32,6 +34,7 @@ __all__ = ["BASELINE", "KERNEL_STAGES", "STAGES", "measure"]
 BASELINE = Path(__file__).with_name("baseline.json")
 #: Bursts of a round where a single one is too short for the clock.
 MANY = 50
+WITH_NUMPY = ", numpy"
 
 
 def channel_pair(cipher: str) -> tuple[DataChannel, DataChannel]:
@@ -142,11 +145,19 @@ STAGES: dict[str, Callable[[int], Work]] = {
     "netstack.receive": receiving,
     "netstack.send and the peer's side": sending,
     "netstack.send by BBR": sending_by_rate,
+    # As with the extra `fast`.
+    "netstack.receive" + WITH_NUMPY: receiving,
+    "netstack.send by BBR" + WITH_NUMPY: sending_by_rate,
 }
 KERNEL_STAGES: dict[str, Callable[[int], Work]] = {"networkio.udp, out and in": datagrams}
 
 
 def measure(name: str, rounds: int) -> Figure:
-    """The figure of one stage."""
+    """The figure of one stage, with numpy only if its name says so."""
     make = STAGES[name] if name in STAGES else KERNEL_STAGES[name]
-    return compare(calibration(), make(rounds + 1), rounds)
+    numpy = importlib.import_module("numpy") if name.endswith(WITH_NUMPY) else None
+    before = sums.use(numpy)
+    try:
+        return compare(calibration(), make(rounds + 1), rounds)
+    finally:
+        sums.use(before)

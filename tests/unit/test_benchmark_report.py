@@ -90,8 +90,8 @@ def test_one_side_alone(capsys: pytest.CaptureFixture[str]) -> None:
 def about(**changes: Any) -> dict[str, Any]:
     return {
         "our_congestion": "bbr", "kernel_congestion": {"server": "cubic", "c": "reno"},
-        "buffers": {"ours": 4194304, "c": None}, "net_core": {"net.core.rmem_max": 212992}, "affinity": [0, 1],
-        "cpus": 2, **changes,
+        "buffers": {"ours": 4194304, "c": None}, "numpy": False, "net_core": {"net.core.rmem_max": 212992},
+        "affinity": [0, 1], "cpus": 2, **changes,
     }  # fmt: skip
 
 

@@ -1,0 +1,108 @@
+"""The sums of 16-bit words under the checksums of a burst (RFC 1071), all at once.
+
+A big-endian number is congruent to the sum of its words modulo 65535, as 2**16 is 1. So Python's integers do it, at
+1.4 to 2.4 us for a payload of 1,388 octets, nearly all of it spent in making the integer. Where numpy is installed
+(the extra ``fast``) a burst takes a tenth of that. The dialer loads it in a thread when the tunnel is up, as its
+import takes a while.
+
+numpy adds little-endian words of 32 bits: their sum is congruent to that of the 16-bit words with their octets
+swapped, and swapping octets is a multiplication by 256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+__all__ = ["hold", "is_loaded", "load", "totals", "use"]
+
+_numpy: Any = None
+_tried = False
+#: For fewer the calls of numpy cost more than they save.
+_FEW = 4
+
+
+def load() -> None:
+    """Use numpy from now on if it is installed. Imports it: a tenth of a second, for a thread."""
+    global _tried  # noqa: PLW0603 - one for the process, like the import
+    _tried = True
+    try:
+        import numpy
+    except ImportError:
+        return
+    use(numpy)
+
+
+def is_loaded() -> bool:
+    """Whether ``load`` has nothing more to do."""
+    return _tried
+
+
+def use(numpy: ModuleType | None) -> ModuleType | None:
+    """Add with ``numpy``, or with Python's integers if it is None. Returns what was used before."""
+    global _numpy  # noqa: PLW0603 - one for the process, like the import
+    before: ModuleType | None = _numpy
+    _numpy = numpy
+    return before
+
+
+def totals(pieces: Sequence[bytes]) -> list[int]:
+    """For each piece, padded to an even length, a number congruent modulo 65535 to the sum of its words."""
+    if _numpy is not None and (count := _alike(pieces)):
+        sums: list[int] = (_words(pieces[:count]) * 256).tolist()
+        return sums if count == len(pieces) else sums + _totals(pieces[count:])
+    return _totals(pieces)
+
+
+def hold(pieces: Sequence[bytes], constant: int) -> bool | None:
+    """Whether ``constant`` and the length are to the words of each piece what makes 0. None: there is no short way to
+    tell."""
+    if _numpy is None or not (count := _alike(pieces)):
+        return None
+    sums = _words(pieces[:count]) * 256 + (constant + len(pieces[0])) % 65535
+    if (sums % 65535).any():
+        return False
+    return all((number + len(piece) + constant) % 65535 == 0
+               for number, piece in zip(_totals(pieces[count:]), pieces[count:], strict=True))  # fmt: skip
+
+
+def _alike(pieces: Sequence[bytes]) -> int:
+    """How many at the beginning are of one length, if that is all or all but the last. 0: it is not, or they are
+    few."""
+    count = len(pieces)
+    if count <= _FEW:
+        return 0
+    size = len(pieces[0])
+    if not size or len(set(map(len, pieces[:-1]))) > 1:
+        return 0
+    return count if len(pieces[-1]) == size else count - 1
+
+
+def _words(pieces: Sequence[bytes]) -> Any:
+    """The sum of the little-endian words of 32 bits of each, all as long as the first."""
+    numpy = _numpy
+    # Filled up with zeros, which is also what RFC 1071 asks for.
+    filling = bytes(-len(pieces[0]) % 4)
+    octets = filling.join([*pieces, b""]) if filling else b"".join(pieces)
+    return numpy.frombuffer(octets, "<u4").reshape(len(pieces), -1).sum(axis=1, dtype=numpy.uint64)
+
+
+def _totals(pieces: Sequence[bytes]) -> list[int]:
+    sums: list[int] = []
+    append, number_of = sums.append, int.from_bytes
+    size_before, half, quarter, low_half, low_quarter = -1, 0, 0, 0, 0
+    for piece in pieces:
+        size = len(piece)
+        if size != size_before:
+            size_before = size
+            # Adding is cheaper than dividing: fold, at multiples of 16 bits, and leave the rest to be divided.
+            half = (size * 8 + 31) >> 5 << 4
+            quarter = (half + 31) >> 5 << 4
+            low_half, low_quarter = (1 << half) - 1, (1 << quarter) - 1
+        number = number_of(piece)
+        if size & 1:
+            number <<= 8
+        number = (number >> half) + (number & low_half)
+        append((number >> quarter) + (number & low_quarter))
+    return sums
