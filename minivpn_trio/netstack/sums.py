@@ -49,43 +49,38 @@ def use(numpy: ModuleType | None) -> ModuleType | None:
 
 def totals(pieces: Sequence[bytes]) -> list[int]:
     """For each piece, padded to an even length, a number congruent modulo 65535 to the sum of its words."""
-    if _numpy is not None and (count := _alike(pieces)):
-        sums: list[int] = (_words(pieces[:count]) * 256).tolist()
-        return sums if count == len(pieces) else sums + _totals(pieces[count:])
+    if _numpy is not None and (size := _size(pieces)):
+        sums: list[int] = (_words(pieces, size) * 256).tolist()
+        return sums
     return _totals(pieces)
 
 
 def hold(pieces: Sequence[bytes], constant: int) -> bool | None:
     """Whether ``constant`` and the length are to the words of each piece what makes 0. None: there is no short way to
     tell."""
-    if _numpy is None or not (count := _alike(pieces)):
+    if _numpy is None or not (size := _size(pieces)):
         return None
-    sums = _words(pieces[:count]) * 256 + (constant + len(pieces[0])) % 65535
-    if (sums % 65535).any():
-        return False
-    return all((number + len(piece) + constant) % 65535 == 0
-               for number, piece in zip(_totals(pieces[count:]), pieces[count:], strict=True))  # fmt: skip
+    lengths = _numpy.fromiter(map(len, pieces), _numpy.uint64, len(pieces))
+    return not ((_words(pieces, size) * 256 + lengths + constant % 65535) % 65535).any()
 
 
-def _alike(pieces: Sequence[bytes]) -> int:
-    """How many at the beginning are of one length, if that is all or all but the last. 0: it is not, or they are
-    few."""
+def _size(pieces: Sequence[bytes]) -> int:
+    """What to fill all of them up to, octets, a multiple of four; 0: they are few, or that would be mostly zeros."""
     count = len(pieces)
     if count <= _FEW:
         return 0
-    size = len(pieces[0])
-    if not size or len(set(map(len, pieces[:-1]))) > 1:
-        return 0
-    return count if len(pieces[-1]) == size else count - 1
+    lengths = list(map(len, pieces))
+    size = max(lengths)
+    return size + 3 & ~3 if size * count <= 2 * sum(lengths) else 0
 
 
-def _words(pieces: Sequence[bytes]) -> Any:
-    """The sum of the little-endian words of 32 bits of each, all as long as the first."""
-    numpy = _numpy
-    # Filled up with zeros, which is also what RFC 1071 asks for.
-    filling = bytes(-len(pieces[0]) % 4)
-    octets = filling.join([*pieces, b""]) if filling else b"".join(pieces)
-    return numpy.frombuffer(octets, "<u4").reshape(len(pieces), -1).sum(axis=1, dtype=numpy.uint64)
+def _words(pieces: Sequence[bytes], size: int) -> Any:
+    """The sum of the little-endian words of 32 bits of each, filled up with zeros, which is also what RFC 1071 asks for
+    where a length is odd."""
+    octets = b"".join(pieces)
+    if len(octets) != size * len(pieces):
+        octets = b"".join([piece.ljust(size, b"\0") for piece in pieces])
+    return _numpy.frombuffer(octets, "<u4").reshape(len(pieces), -1).sum(axis=1, dtype=_numpy.uint64)
 
 
 def _totals(pieces: Sequence[bytes]) -> list[int]:

@@ -43,6 +43,7 @@ __all__ = [
     "SEQUENCE_AT6",
     "TCP_FIELDS",
     "SegmentBuilder",
+    "all_intact",
     "bare_fields",
     "intact",
 ]
@@ -73,47 +74,48 @@ def bare_fields(packet: bytes, offset: int) -> tuple[Any, ...]:
 def intact(packets: list[bytes]) -> list[bytes]:
     """Those of ``packets``, all of one connection and with the lengths that their IP headers
     say, whose checksums hold: almost always ``packets`` itself, for the price of two divisions."""
-    odd = [packet for packet in packets if len(packet) & 1]
-    if not odd:
-        if _hold(packets):
-            return packets
-    elif _hold(odd) and ((even := [packet for packet in packets if not len(packet) & 1]) == [] or _hold(even)):
-        return packets
-    return [packet for packet in packets if _hold([packet])]
-
-
-def _hold(packets: list[bytes]) -> bool:
-    """Whether all checksums hold, of packets whose lengths are all even, or all odd.
-
-    Each packet's sum must be 0 modulo 65535, so their sum must. But two packets, each with the same bit flipped, one
-    up and one down, would pass that. So the sum of the running sums, in which each packet has another
-    weight, must be 0 as well.
-    """
-    count = len(packets)
-    if count == 1:
-        return _holds(packets[0])
+    if len(packets) == 1:
+        return packets if _holds(packets[0]) else []
     first = packets[0]
     if first[0] >> 4 == 4:
         # Of the whole packet: the IPv4 header's own sum is 0. The pseudo header comes on top.
-        constant = int.from_bytes(first[12:20], "big") + _TCP - 20
-        covered = packets
-    else:
+        if _hold(packets, int.from_bytes(first[12:20], "big") + _TCP - 20):
+            return packets
+    elif _hold([packet[8:] for packet in packets], _TCP - 40 + 8):
         # What the checksum covers starts at the source address.
-        constant = _TCP - 40 + 8
-        covered = [packet[8:] for packet in packets]
+        return packets
+    return [packet for packet in packets if _holds(packet)]
+
+
+def all_intact(packets: list[bytes]) -> bool:
+    """The same of several connections: whether the checksums of all of them hold."""
+    ipv4 = [packet[12:20] + packet for packet in packets if packet[0] >> 4 == 4]
+    ipv6 = [packet[8:] for packet in packets if packet[0] >> 4 == 6]
+    return _hold(ipv4, _TCP - 20 - 8) and _hold(ipv6, _TCP - 40 + 8)
+
+
+def _hold(covered: list[bytes], constant: int) -> bool:
+    """Whether each of ``covered`` makes 0 modulo 65535 with its length and ``constant``.
+
+    If each does, their sum does. But two packets, each with the same bit flipped, one
+    up and one down, would pass that. So the sum of the running sums, in which each packet has another
+    weight, must be 0 as well.
+    """
+    if not covered:
+        return True
     each = sums.hold(covered, constant)
     if each is not None:
         return each
-    numbers = list(accumulate(map(int.from_bytes, covered)))
+    number_of, count = int.from_bytes, len(covered)
+    numbers = list(accumulate([number_of(each) << 8 if len(each) & 1 else number_of(each) for each in covered]))
     lengths = list(accumulate(map(len, covered)))
-    shift = (len(first) & 1) * 8
-    if _residue((numbers[-1] << shift) + lengths[-1] + count * constant):
+    if _residue(numbers[-1] + lengths[-1] + count * constant):
         return False
-    return not _residue((sum(numbers) << shift) + sum(lengths) + count * (count + 1) // 2 * constant)
+    return not _residue(sum(numbers) + sum(lengths) + count * (count + 1) // 2 * constant)
 
 
 def _holds(packet: bytes) -> bool:
-    """``_hold`` of one: with many flows in a burst there is often but one packet of each."""
+    """``intact`` of one."""
     size = len(packet)
     if packet[0] >> 4 == 4:
         number = int.from_bytes(packet)

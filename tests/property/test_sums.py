@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minivpn_trio.netstack import sums
-from minivpn_trio.netstack.wire import intact
+from minivpn_trio.netstack.wire import all_intact, intact
 
 pieces = st.one_of(
     st.lists(st.binary(max_size=70), max_size=10),
@@ -63,9 +63,9 @@ def test_numpy_is_asked_for_what_pays(adder: ModuleType | None) -> None:
     constant = -words(burst[0]) - 100
     asked = adder is not None
     assert (sums.hold(burst, constant) is not None) == asked
-    assert (sums.hold([*burst, b"short"], constant) is not None) == asked
+    assert (sums.hold([b"short", *burst, b"also"], constant) is not None) == asked
     assert sums.hold(burst[:2], constant) is None
-    assert sums.hold([b"short", *burst], constant) is None
+    assert sums.hold([*burst, bytes(1000)], constant) is None
     assert sums.hold([b""] * 6, 0) is None
 
 
@@ -94,6 +94,29 @@ def test_damaged_packets_are_picked_from_a_burst(ipv4: bool, size: int) -> None:
     down[-2] -= 3
     damaged = [*burst[:2], bytes(up), *burst[3:5], bytes(down), *burst[6:]]
     assert intact(damaged) == [*burst[:2], *burst[3:5], *burst[6:]]
+    assert all_intact(burst)
+    assert not all_intact(damaged)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 5), st.integers(0, 40)), min_size=1, max_size=12), st.data())
+def test_a_burst_of_many_connections_is_verified_as_a_whole(
+    kinds: list[tuple[bool, int, int]], data: st.DataObject
+) -> None:
+    from minivpn_trio.netstack import scapy_wire
+    from minivpn_trio.netstack.packets import ACK, TcpSegment
+
+    burst = []
+    for ipv4, host, size in kinds:
+        src, dst = (bytes([host]) * (4 if ipv4 else 16) for _ in range(2))
+        payload = data.draw(st.binary(min_size=size, max_size=size))
+        segment = TcpSegment(src, dst, 7, host, 5, 1, ACK, 100, payload=payload)
+        burst.append(scapy_wire.build_tcp(segment))
+    assert all_intact(burst)
+    which = data.draw(st.integers(0, len(burst) - 1))
+    spoilt = bytearray(burst[which])
+    spoilt[-1 - data.draw(st.integers(0, 19))] ^= 1 << data.draw(st.integers(0, 7))
+    burst[which] = bytes(spoilt)
+    assert not all_intact(burst)
 
 
 @pytest.mark.parametrize("timestamps", [True, False])

@@ -18,7 +18,7 @@ from ..icmp import answer_echo_untrusted
 from ..icmp_errors import protocol_unreachable, reassembly_time_exceeded, whole_packet
 from ..packets import Fragment, IcmpMessage, IpPayload, TcpSegment, UdpDatagram
 from ..udp import read_udp_untrusted
-from ..wire import IPV4_START, KEY4, KEY6
+from ..wire import IPV4_START, KEY4, KEY6, all_intact
 from .lookup import destination_of, source_of
 from .udp_ports import UdpPorts
 
@@ -26,6 +26,8 @@ __all__ = ["Input"]
 
 _TCP = 6
 _FRAGMENTED = 0x3FFF
+#: Connections in a burst whose checksums are verified by each; those of more are verified together.
+_SEVERAL = 2
 
 
 class Input(UdpPorts):
@@ -61,15 +63,18 @@ class Input(UdpPorts):
         self._finish(now)
 
     def _feed(self, now: float) -> None:
-        for connection in self._touched:
+        touched = self._touched
+        # With many flows there are few packets of each, and verifying costs something for each flow.
+        verified = len(touched) > _SEVERAL and all_intact([packet for each in touched for packet in each.inbox])
+        for connection in touched:
             packets, connection.inbox = connection.inbox, []
             if packets:
                 try:
-                    connection.handle_packets(packets, now)
+                    connection.handle_packets(packets, now, verified=verified)
                 except Exception as fault:
                     self._contain(fault, connection, now)
                 self._active.setdefault(connection)
-        self._touched.clear()
+        touched.clear()
 
     # --- one by one ---
 
