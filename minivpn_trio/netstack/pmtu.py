@@ -22,6 +22,11 @@ def _floor(remote: Address) -> int:
     return _FLOOR4 if len(remote) == 4 else _FLOOR6
 
 
+#: So many full segments must fail, while smaller ones get through, until size is held to be the reason and not an
+#: outage or plain loss (RFC 8899, 5.1.2, MAX_PROBES).
+PROOF = 3
+
+
 class PathMtus:
     """MTUs by destination, in bytes of IP packet. Bounded: the oldest entry goes first. Times are seconds."""
 
@@ -29,43 +34,64 @@ class PathMtus:
         self._lifetime = lifetime
         self._guess_lifetime = guess_lifetime
         self._most = most
-        #: The MTU, when it is forgotten, and when somebody may try a larger packet.
-        self._known: dict[Address, tuple[int, float, float]] = {}
+        #: The MTU; when it is forgotten; when somebody may try a larger packet; how many of these must fail until it is
+        #: more than a guess, 0: it is.
+        self._known: dict[Address, tuple[int, float, float, int]] = {}
 
     def learn(self, remote: Address, mtu: int, now: float) -> int:
         """A router says that the path to ``remote`` takes ``mtu`` (0: one older than RFC 1191). Believed within
         reason, and only if it is no more than what is known already (RFC 8201, 4). Returns what was understood."""
         mtu = max(mtu, _floor(remote))
-        if mtu <= self.to(remote, mtu, now):
-            self._note(remote, mtu, now + self._lifetime, now + self._lifetime)
+        if mtu <= self.to(remote, mtu, now, guesses=False):
+            self._note(remote, mtu, now + self._lifetime)
         return mtu
 
     def find(self, remote: Address, mtu: int, now: float, *, sure: bool) -> None:
         """TCP saw packets of ``mtu`` get through to ``remote``, and larger ones fail; or it is not ``sure`` of the
         latter."""
-        expires = now + (self._lifetime if sure else self._guess_lifetime)
-        self._note(remote, max(mtu, _floor(remote)), expires, expires if sure else now)
+        mtu = max(mtu, _floor(remote))
+        if sure:
+            self._note(remote, mtu, now + self._lifetime)
+        else:
+            known = self._known.get(remote)
+            doubt = known[3] if known is not None and known[1] > now else 0
+            self._note(remote, mtu, now + self._guess_lifetime, now, doubt or PROOF)
 
-    def _note(self, remote: Address, mtu: int, expires: float, retry_at: float) -> None:
+    def doubt(self, remote: Address) -> int:
+        """How many larger packets must still fail until what is known of the path to ``remote`` is more than a guess;
+        0: it is, or nothing is known."""
+        known = self._known.get(remote)
+        return 0 if known is None else known[3]
+
+    def refuse(self, remote: Address) -> int | None:
+        """A larger packet failed; whoever tried it, it counts. As ``doubt``, after that; None: there is no guess."""
+        known = self._known.get(remote)
+        if known is None or not known[3]:
+            return None
+        mtu, expires, retry_at, doubt = known
+        self._known[remote] = (mtu, expires, retry_at, doubt - 1)
+        return doubt - 1
+
+    def _note(self, remote: Address, mtu: int, expires: float, retry_at: float = inf, doubt: int = 0) -> None:
         self._known.pop(remote, None)
         if len(self._known) >= self._most:
             del self._known[next(iter(self._known))]
-        self._known[remote] = (mtu, expires, retry_at)
+        self._known[remote] = (mtu, expires, min(expires, retry_at), doubt)
 
     def forget(self, remote: Address) -> None:
         """Packets as large as the link takes got through to ``remote``."""
         self._known.pop(remote, None)
 
-    def to(self, remote: Address, link: int, now: float) -> int:
-        """The MTU to ``remote`` over a link of MTU ``link``."""
+    def to(self, remote: Address, link: int, now: float, *, guesses: bool = True) -> int:
+        """The MTU to ``remote`` over a link of MTU ``link``, with ``guesses`` or without."""
         known = self._known.get(remote)
         if known is None:
             return link
-        mtu, expires, _ = known
+        mtu, expires, _, doubt = known
         if expires <= now:
             del self._known[remote]
             return link
-        return min(mtu, link)
+        return min(mtu, link) if guesses or not doubt else link
 
     def retry_at(self, remote: Address) -> float:
         """When to try whether the path to ``remote`` takes more than is known; inf: nothing is known."""

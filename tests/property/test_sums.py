@@ -137,6 +137,36 @@ def test_a_train_is_what_the_oracle_takes(timestamps: bool) -> None:
             assert segment.timestamps == ((1, 2) if timestamps else None)
 
 
+@pytest.mark.parametrize("how", ["raises", "lies", "lacks"])
+def test_a_numpy_that_does_not_work_is_not_used(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It raises RuntimeError at its import on a processor that lacks what it was built for."""
+    import importlib.abc
+    import sys
+    from types import SimpleNamespace
+
+    class Refusing(importlib.abc.MetaPathFinder):
+        """No numpy for this processor."""
+
+        def find_spec(self, name: str, *args: object) -> None:
+            if name == "numpy":
+                raise RuntimeError("built with baseline optimizations that are not there")
+
+    before = sums.use(None)
+    try:
+        if how == "raises":
+            monkeypatch.delitem(sys.modules, "numpy")
+            monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
+        elif how == "lies":
+            wrong = SimpleNamespace(uint64=numpy.uint64, frombuffer=lambda data, _: numpy.frombuffer(data, "<u4") + 1)
+            monkeypatch.setitem(sys.modules, "numpy", wrong)
+        else:
+            monkeypatch.setitem(sys.modules, "numpy", SimpleNamespace())
+        sums.load()
+        assert sums.hold([b"ab"] * 8, 0) is None
+    finally:
+        sums.use(before)
+
+
 def test_without_numpy_it_stays_with_integers(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

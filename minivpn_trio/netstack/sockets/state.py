@@ -113,7 +113,7 @@ class SocketState(trio.socket.SocketType):
         message, self._closed = f"unclosed {self!r}", True
         with contextlib.suppress(trio.RunFinishedError):
             token.run_sync_soon(
-                let_go, self._pump, self._connection, self._linger_zero, self._listener, self._endpoint,
+                _let_go_of_forgotten, self._pump, self._connection, self._linger_zero, self._listener, self._endpoint,
                 self._reservation,
             )  # fmt: skip
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
@@ -234,3 +234,11 @@ def afresh(call: Callable[..., T], *args: Any) -> T:
         return call(*args)
     except OSError as exc:
         raise os_error(exc.errno or errno.ECONNABORTED) from None
+
+
+def _let_go_of_forgotten(pump: Pump, *had: Any) -> None:
+    """``let_go``, where nobody is there to hear of a defect of ours and Trio would end the program for it."""
+    try:
+        let_go(pump, *had)
+    except Exception as fault:
+        pump.stack.contain(fault)

@@ -55,12 +55,13 @@ class Addressing(StackState):
     # --- sizes ---
 
     def mtu_to(self, remote: Address) -> int:
-        """Path MTU to ``remote`` as far as it is known, bytes of IP packet."""
-        return self._path_mtus.to(remote, self.mtu, self._now)
+        """Path MTU to ``remote`` as far as it is known, bytes of IP packet. What TCP merely guesses does not count: it
+        tries again, a datagram's sender would be told that it is too large."""
+        return self._path_mtus.to(remote, self.mtu, self._now, guesses=False)
 
     def mss_to(self, remote: Address) -> int:
         """Largest TCP payload, before options, for ``remote``."""
-        return self._mss_of(self.mtu_to(remote), remote)
+        return self._mss_of(self._path_mtus.to(remote, self.mtu, self._now), remote)
 
     def _mss_of(self, mtu: int, remote: Address) -> int:
         mss = mtu - (_HEADERS4 if len(remote) == 4 else _HEADERS6)
@@ -79,6 +80,14 @@ class Addressing(StackState):
             return
         mtu = mss + (_HEADERS4 if len(remote) == 4 else _HEADERS6)
         self._path_mtus.find(remote, mtu, self._now, sure=sure)
+
+    def path_doubt(self, connection: TcpConnection) -> int:
+        """How many larger segments must still fail before what is known of the path is more than a guess."""
+        return self._path_mtus.doubt(connection.remote[0])
+
+    def refuse_probe(self, connection: TcpConnection) -> int | None:
+        """A larger segment failed. As ``path_doubt``, after that; None: nothing is guessed of the path (any more)."""
+        return self._path_mtus.refuse(connection.remote[0])
 
     def probe_at(self, connection: TcpConnection) -> float:
         """When a new connection should try whether the path takes more than is known of it."""

@@ -104,6 +104,10 @@ class Connections(Addressing):
 
     # --- defects of ours ---
 
+    def contain(self, fault: Exception) -> None:
+        """``fault`` is a defect of ours, where nobody else would hear of it: counted."""
+        self._contain(fault, None, self._now)
+
     def _contain(self, fault: Exception, connection: TcpConnection | None, now: float) -> None:
         """``fault`` is a defect of ours: it ends one connection, not the tunnel."""
         if not self.contains_faults:

@@ -147,7 +147,7 @@ class IcmpMessages(TcpPorts):
         if pinger is None:
             raise ProtocolError(DropReason.NO_SOCKET)
         if mtu is not None:
-            if not pinger.large_sends.explain(quote.dst, mtu):
+            if not ours and not pinger.large_sends.explain(quote.dst, mtu):
                 raise ProtocolError(DropReason.NO_SOCKET)
             self._learn_mtu(quote.dst, mtu, now)
         pinger.handle_message(message)

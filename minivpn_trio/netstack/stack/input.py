@@ -65,7 +65,7 @@ class Input(UdpPorts):
     def _feed(self, now: float) -> None:
         touched = self._touched
         # With many flows there are few packets of each, and verifying costs something for each flow.
-        verified = len(touched) > _SEVERAL and all_intact([packet for each in touched for packet in each.inbox])
+        verified = len(touched) > _SEVERAL and self._all_intact([packet for each in touched for packet in each.inbox])
         for connection in touched:
             packets, connection.inbox = connection.inbox, []
             if packets:
@@ -75,6 +75,13 @@ class Input(UdpPorts):
                     self._contain(fault, connection, now)
                 self._active.setdefault(connection)
         touched.clear()
+
+    def _all_intact(self, packets: Burst) -> bool:
+        try:
+            return all_intact(packets)
+        except Exception as fault:
+            self._contain(fault, None, self._now)
+            return False
 
     # --- one by one ---
 

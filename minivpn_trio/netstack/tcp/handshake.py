@@ -11,11 +11,7 @@ from .congestion import ALGORITHMS
 from .state import TcpState
 from .teardown import Teardown
 
-__all__ = ["PROOF", "Handshake"]
-
-#: So many full segments must fail, while smaller ones get through, until size is held to be the reason and not an
-#: outage or plain loss (RFC 8899, 5.1.2, MAX_PROBES).
-PROOF = 3
+__all__ = ["Handshake"]
 
 #: A SYN that comes again is answered again, so often in seconds: whoever repeats one faster gains nothing.
 _REPEAT_INTERVAL = 0.5
@@ -142,7 +138,7 @@ class Handshake(Teardown):
         if self.path_mss < self._network.link_mss(self):
             # That need not be for ever.
             known_until = self._network.probe_at(self)
-            self._path_doubt = PROOF if known_until <= now else 0
+            self._path_doubt = self._network.path_doubt(self)
             self._path_probe_at = max(known_until if known_until < inf else 0.0, now)
         if sender.rate_based and not sender.sack:
             # Only SACK tells what arrives while something is missing.

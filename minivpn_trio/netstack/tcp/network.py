@@ -86,6 +86,15 @@ class Network(Protocol[Connection_contra]):
         ``sure``, may not."""
         ...
 
+    def path_doubt(self, connection: Connection_contra) -> int:
+        """How many larger segments must fail before what is known of this destination is more than a guess; 0: it
+        is."""
+        ...
+
+    def refuse_probe(self, connection: Connection_contra) -> int | None:
+        """A larger segment failed. As ``path_doubt``, after that; None: nothing is guessed of the destination now."""
+        ...
+
     def probe_at(self, connection: Connection_contra) -> float:
         """When to try whether the path takes more than was known of it when the connection began: now or earlier if
         that was a guess; inf: nothing is known any more."""

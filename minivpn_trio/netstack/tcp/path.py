@@ -14,7 +14,7 @@ size that others found does so when that is forgotten, or at once if it was a gu
 from __future__ import annotations
 
 from ..sequence import unwrap
-from .handshake import PROOF, Handshake
+from .handshake import Handshake
 from .state import HANDSHAKE
 
 __all__ = ["Path"]
@@ -47,8 +47,10 @@ class Path(Handshake):
         """A segment to this host was too big: smaller ones from now on, and what is larger and in flight again (RFC
         1191). Does not send."""
         if mss >= self.path_mss:
-            # About a probe: it says what to try next.
+            # About a probe: it says what to try next, and is proof that the rest does not fit.
             self._path_hint = mss
+            if self._path_probed > mss:
+                self._path_doubt, self._path_refused = 0, self._path_probed
             return
         self._shrink(mss, now)
 
@@ -89,9 +91,10 @@ class Path(Handshake):
         size = min(self.path_mss, self._mss_limit)
         most = min(self._network.link_mss(self), self._mss_limit)
         self._path_probe_at = now + interval
-        if size >= most or sender.probe is not None:
+        if size >= most or sender.probe is not None or sender.probe_size:
+            # Enough, or under way, or waiting for data to be put in.
             return
-        if self._path_probed and not sender.probe_size:
+        if self._path_probed:
             # The last one did not get through, and nothing was acknowledged since.
             self._refuse_probe()
         wanted, refused = most, self._path_refused
@@ -109,7 +112,8 @@ class Path(Handshake):
         """The last probe did not get through."""
         refused, self._path_probed = self._path_probed, 0
         if self._path_doubt:
-            self._path_doubt -= 1
+            left = self._network.refuse_probe(self)
+            self._path_doubt = self._path_doubt - 1 if left is None else left
             if self._path_doubt:
                 # One by itself proves nothing: the same again.
                 return
@@ -122,8 +126,8 @@ class Path(Handshake):
         if self._path_untested:
             # What was tried against a black hole gets through. Is it the size, or is an outage over?
             self._path_untested = False
-            self._path_doubt = PROOF
             self._network.learn_mss(self, self.path_mss, sure=False)
+            self._path_doubt = self._network.path_doubt(self)
             self._probe_path(now)
         elif not size or sender.probe_size:
             # None was sent yet.

@@ -17,7 +17,10 @@ import trio.testing
 from trio.testing import MockClock
 from two_stacks import FAR, Host, connect, two_stacks
 
+from minivpn_trio.errors import DropReason
 from minivpn_trio.netstack.sockets import TunSocket
+from minivpn_trio.netstack.stack import Stack
+from minivpn_trio.netstack.tcp.connection import TcpConnection
 
 RESET = struct.pack("ii", 1, 0)
 
@@ -52,6 +55,25 @@ async def test_an_accepted_one_too(autojump_clock: MockClock, hosts: tuple[Host,
         del theirs
     assert await ours.recv(100) == b""
     ours.close()
+
+
+async def test_a_defect_in_closing_it_is_no_end_of_the_program(
+    autojump_clock: MockClock, hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trio ends a run for what such a callback raises."""
+    ours, theirs = await connect(*hosts)
+
+    def close(connection: TcpConnection, now: float) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stack, "contains_faults", True)
+        patch.setattr(TcpConnection, "close", close)
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            del ours
+        await trio.testing.wait_all_tasks_blocked()
+    assert hosts[0].stack.stats().drops == {DropReason.FAULT: 1}
+    theirs.close()
 
 
 async def test_one_that_lingers_for_no_time_resets(autojump_clock: MockClock, hosts: tuple[Host, Host]) -> None:

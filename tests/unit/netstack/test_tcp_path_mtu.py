@@ -167,12 +167,12 @@ def guessed(script: Script) -> tuple[TcpConnection, list[TcpSegment]]:
 def test_a_full_segment_follows_a_guess_at_once_and_ends_it() -> None:
     script = Script()
     connection, sent = guessed(script)
-    assert script.stack.mtu_to(PEER) == 1260
+    assert (script.stack.mss_to(PEER), script.stack.mtu_to(PEER)) == (1220, 1500), "datagrams go by no guess"
     assert len(sent[0].payload) == FULL
     script.take(sent)
     script.give(script.segment())
     assert connection.path_mss == 1460
-    assert script.stack.mtu_to(PEER) == 1500
+    assert script.stack.mss_to(PEER) == 1460
 
 
 def test_three_lost_full_segments_make_a_guess_a_fact() -> None:
@@ -182,7 +182,7 @@ def test_three_lost_full_segments_make_a_guess_a_fact() -> None:
     tried: list[float] = []
 
     def known() -> tuple[int, float]:
-        mtu, expires, _ = script.stack._path_mtus._known[PEER]
+        mtu, expires, _, _ = script.stack._path_mtus._known[PEER]
         return mtu, expires - script.now
 
     while len(tried) < 4 and script.now < 5100:
@@ -213,7 +213,7 @@ def test_a_guess_is_forgotten_after_a_minute() -> None:
     script = Script()
     guessed(script)
     script.wait(59.0)
-    assert script.stack.mtu_to(PEER) == 1260
+    assert (script.stack.mss_to(PEER), script.stack.mtu_to(PEER)) == (1220, 1500), "datagrams go by no guess"
     script.wait(2.0)
     later = script.stack.connect_tcp((PEER, 81), script.now)
     assert later.path_mss == 1460
@@ -244,7 +244,58 @@ def test_a_new_connection_tries_at_once_what_is_but_a_guess() -> None:
     script.take(sent)
     script.give(script.segment())
     assert connection.path_mss == 1460
-    assert script.stack.mtu_to(PEER) == 1500
+    assert script.stack.mss_to(PEER) == 1460
+
+
+def test_short_connections_prove_it_together() -> None:
+    """Each loses the larger segment of its first flight, and ends."""
+    script = Script()
+    first, _ = guessed(script)
+    first.abort(script.now)
+    for number in range(3):
+        assert script.stack.mtu_to(PEER) == 1500, f"{number} are no proof"
+        connection = second(script)
+        script.wait(0.001)
+        connection.write(bytes(1448 + 2 * 1208), script.now)
+        probe, *rest = script.out()
+        assert len(probe.payload) == FULL
+        for segment in rest:
+            edges = (rest[0].seq, (segment.seq + len(segment.payload)) & MASK)
+            script.now += 0.01
+            script.give(script.segment(sack_blocks=(edges,)))
+        script.wait(0.05)
+        again = script.out()
+        assert again and max(len(segment.payload) for segment in again) == 1208
+        script.ack = connection.sender.nxt & MASK
+        script.give(script.segment())
+        connection.abort(script.now)
+    assert script.stack.mtu_to(PEER) == 1260
+    assert second(script)._path_doubt == 0
+
+
+def test_a_larger_segment_never_goes_without_something_behind_it() -> None:
+    """Its loss would take a timeout, and count as one."""
+    script = Script()
+    guessed(script)
+    connection = second(script)
+    script.wait(0.001)
+    connection.write(bytes(FULL), script.now)
+    sent = script.out()
+    assert [len(segment.payload) for segment in sent] == [1208, FULL - 1208]
+    script.take(sent)
+    script.give(script.segment())
+    connection.write(bytes(FULL + 1208), script.now)
+    assert [len(segment.payload) for segment in script.out()] == [FULL, 1208]
+
+
+def test_an_idle_connection_does_not_ask_for_the_time_over_and_over() -> None:
+    script = Script()
+    guessed(script)
+    connection = second(script)
+    script.wait(1.0)
+    assert connection.sender.probe_size
+    script.wait(30.0)
+    assert connection._path_probe_at - script.now > 500
 
 
 def test_a_new_connection_tries_what_a_router_said_when_that_is_forgotten() -> None:

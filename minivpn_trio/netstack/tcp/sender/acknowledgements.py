@@ -58,7 +58,7 @@ class Acknowledgements(Timers):
             board.late = 0
         # Karn: who knows which of the two was acknowledged.
         ambiguous = board.resent is not None
-        duplicate = bool(blocks) and self._take_blocks(blocks, now)
+        duplicate = bool(blocks) and self._take_blocks(blocks, ack, now)
         sample = board.sample
         rtt = 0.0
         if sample is not None:

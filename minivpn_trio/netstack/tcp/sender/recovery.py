@@ -30,11 +30,13 @@ class Recovery(Segmentation):
         if self.sack:
             rack, rto = self.rack, self.rto
             tolerance = rack.rtt + rack.tolerance(recovering, board.sacked, rto.min_rtt, rto.srtt)
+            known = self.probe is not None and self.probe.lost
             lost, waiting = board.detect_losses(rack.sent_at, rack.end, now - tolerance)
             if waiting:
                 waiting += tolerance + 0.0005
             if lost and self.probe is not None and self.probe.lost:
-                lost -= self.probe.end - self.probe.start
+                if not known:
+                    lost -= self.probe.end - self.probe.start
                 self._drop_probe()
                 self._retransmit_now = True
             found = lost > 0
@@ -95,13 +97,14 @@ class Recovery(Segmentation):
         self._undo.resent(1, now)
         segments.append(last)
 
-    def _take_blocks(self, blocks: tuple[tuple[Position, Position], ...], now: float) -> bool:
-        """SACK. True: the first block is a DSACK (RFC 2883)."""
+    def _take_blocks(self, blocks: tuple[tuple[Position, Position], ...], ack: Position, now: float) -> bool:
+        """SACK, in a segment that acknowledges ``ack``. True: the first block is a DSACK (RFC 2883)."""
         board, una, nxt = self.board, self.una, self.nxt
         highest = max(board.highest, una)
         start, end = blocks[0]
         duplicate = una - max(self.max_window, 0xFFFF) < start < end and (
-            end <= una or (len(blocks) > 1 and blocks[1][0] <= start and end <= blocks[1][1])
+            # Not una: in what was overtaken a block may lie below that and be no duplicate.
+            end <= ack or (len(blocks) > 1 and blocks[1][0] <= start and end <= blocks[1][1])
         )
         if duplicate:
             self.rack.duplicate(una, nxt)

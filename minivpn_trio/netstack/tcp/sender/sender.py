@@ -95,8 +95,9 @@ class Sender(Acknowledgements):
 
     def _may_probe(self, size: int) -> bool:
         """Whether the first of ``size`` bytes may be a larger segment than others."""
-        # Without SACK its loss is seen by three segments behind it, or else takes a timeout.
-        behind = 0 if self.sack else 3 * self.mss
+        # What is behind it shows its loss, by three duplicates without SACK. By itself that would take a timeout, and
+        # count as one (RFC 4821, 7.3).
+        behind = self.mss if self.sack else 3 * self.mss
         # Where a model of the path decides, losses do not slow it down: on a lossy path it recovers all the time.
         calm = self._recovery_point is None or (self._rate_control is not None and not self._slow)
         return calm and self.probe_size + behind <= size
