@@ -7,7 +7,7 @@ from statistics import median
 
 __all__ = ["chart"]
 
-WIDTH, ROW, LEFT, TOP, BAR = 720, 34, 170, 56, 18
+WIDTH, ROW, LEFT, TOP, BAR = 720, 34, 220, 56, 18
 COLOURS = {"ours": "#2a6f97", "c": "#9a8c98"}
 LABELS = {"ours": "minivpn_trio", "c": "openvpn (C)"}
 
