@@ -435,7 +435,15 @@ SCENARIOS: dict[str, Defect] = {
         "self._network.learn_mss(self, self.path_mss, sure=False)",
         "self._network.learn_mss(self, self.path_mss, sure=True)",
     ),
-    "one lost probe proves it": (TcpConnection._refuse_probe, "self._path_doubt -= 1", "self._path_doubt = 0"),
+    "one lost probe proves it": (
+        TcpConnection._refuse_probe,
+        "self._path_doubt = self._path_doubt - 1 if left is None else left",
+        "self._path_doubt = 0",
+    ),
+    "each connection needs its own proof": (PathMtus.refuse, "doubt - 1)", "doubt)"),
+    "datagrams go by guesses": (Stack.mtu_to, "guesses=False", "guesses=True"),
+    "a larger segment goes alone": (Sender._may_probe, "behind = self.mss if", "behind = 0 if"),
+    "what was overtaken is a duplicate": (Sender._take_blocks, "end <= ack or", "end <= una or"),
     "a guess is not tried at once": (
         TcpConnection._learn_path,
         "            self._probe_path(now)\n        elif not size",
@@ -452,7 +460,7 @@ SCENARIOS: dict[str, Defect] = {
         "if connection.remote[0] == remote and",
         "if connection is teller and",
     ),
-    "routers make packets larger": (PathMtus.learn, "if mtu <= self.to(remote, mtu, now):", "if True:"),
+    "routers make packets larger": (PathMtus.learn, "if mtu <= self.to(remote, mtu, now, guesses=False):", "if True:"),
     "any port hears of any host": (LargeSends.explain, "self._sizes.get(remote, 0)", "1500"),
     "what fits is sent again": (Scoreboard.lose_larger, "whole > size and", "True and"),
     "a lost probe without SACK is congestion": (
