@@ -202,7 +202,7 @@ class IcmpEndpoint:
         self._errors: deque[EchoError] = deque(maxlen=max_queued)
         self._failure: OSError | None = None
         #: Which destinations may find something too large.
-        self.large_sends = LargeSends()
+        self.large_sends: LargeSends = LargeSends()
         self.identifier: int = stack.bind_icmp(self, identifier)
 
     @property

@@ -194,7 +194,7 @@ class UdpEndpoint:
         self._failure: OSError | None = None
         self._credit = _TURN
         #: Which destinations may find something too large.
-        self.large_sends = LargeSends()
+        self.large_sends: LargeSends = LargeSends()
         self.local: tuple[Address | None, int] = stack.bind_udp(self, local, remote)
 
     @property

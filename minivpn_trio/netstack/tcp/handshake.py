@@ -29,6 +29,7 @@ class Handshake(Teardown):
 
     __slots__ = ()
 
+    path_mss: int
     state: TcpState
 
     def connect(self, now: float) -> None:
