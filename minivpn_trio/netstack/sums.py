@@ -32,16 +32,13 @@ def load() -> None:
     try:
         import numpy
 
-        before = use(numpy)
-        try:
-            sound = [number % 65535 for number in totals(_SAMPLE)] == [number % 65535 for number in _totals(_SAMPLE)]
-        except BaseException:
-            use(before)
-            raise
+        # Before anybody else adds with it: this is another thread than theirs.
+        sums = [number * 256 % 65535 for number in _words(numpy, _SAMPLE, _size(_SAMPLE)).tolist()]
+        lengths = numpy.fromiter(map(len, _SAMPLE), numpy.uint64, len(_SAMPLE)).tolist()
     except Exception:  # RuntimeError where the processor lacks what it was built for, whatever a broken one raises
         return
-    if not sound:
-        use(before)
+    if sums == [number % 65535 for number in _totals(_SAMPLE)] and lengths == [len(piece) for piece in _SAMPLE]:
+        use(numpy)
 
 
 def is_loaded() -> bool:
@@ -59,8 +56,9 @@ def use(numpy: ModuleType | None) -> ModuleType | None:
 
 def totals(pieces: Sequence[bytes]) -> list[int]:
     """For each piece, padded to an even length, a number congruent modulo 65535 to the sum of its words."""
-    if _numpy is not None and (size := _size(pieces)):
-        sums: list[int] = (_words(pieces, size) * 256).tolist()
+    numpy = _numpy
+    if numpy is not None and (size := _size(pieces)):
+        sums: list[int] = (_words(numpy, pieces, size) * 256).tolist()
         return sums
     return _totals(pieces)
 
@@ -68,10 +66,11 @@ def totals(pieces: Sequence[bytes]) -> list[int]:
 def hold(pieces: Sequence[bytes], constant: int) -> bool | None:
     """Whether ``constant`` and the length are to the words of each piece what makes 0. None: there is no short way to
     tell."""
-    if _numpy is None or not (size := _size(pieces)):
+    numpy = _numpy
+    if numpy is None or not (size := _size(pieces)):
         return None
-    lengths = _numpy.fromiter(map(len, pieces), _numpy.uint64, len(pieces))
-    return not ((_words(pieces, size) * 256 + lengths + constant % 65535) % 65535).any()
+    lengths = numpy.fromiter(map(len, pieces), numpy.uint64, len(pieces))
+    return not ((_words(numpy, pieces, size) * 256 + lengths + constant % 65535) % 65535).any()
 
 
 def _size(pieces: Sequence[bytes]) -> int:
@@ -84,13 +83,13 @@ def _size(pieces: Sequence[bytes]) -> int:
     return size + 3 & ~3 if size * count <= 2 * sum(lengths) else 0
 
 
-def _words(pieces: Sequence[bytes], size: int) -> Any:
+def _words(numpy: Any, pieces: Sequence[bytes], size: int) -> Any:
     """The sum of the little-endian words of 32 bits of each, filled up with zeros, which is also what RFC 1071 asks for
     where a length is odd."""
     octets = b"".join(pieces)
     if len(octets) != size * len(pieces):
         octets = b"".join([piece.ljust(size, b"\0") for piece in pieces])
-    return _numpy.frombuffer(octets, "<u4").reshape(len(pieces), -1).sum(axis=1, dtype=_numpy.uint64)
+    return numpy.frombuffer(octets, "<u4").reshape(len(pieces), -1).sum(axis=1, dtype=numpy.uint64)
 
 
 def _totals(pieces: Sequence[bytes]) -> list[int]:

@@ -157,7 +157,11 @@ def test_a_numpy_that_does_not_work_is_not_used(how: str, monkeypatch: pytest.Mo
             monkeypatch.delitem(sys.modules, "numpy")
             monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
         elif how == "lies":
-            wrong = SimpleNamespace(uint64=numpy.uint64, frombuffer=lambda data, _: numpy.frombuffer(data, "<u4") + 1)
+            wrong = SimpleNamespace(
+                uint64=numpy.uint64,
+                fromiter=numpy.fromiter,
+                frombuffer=lambda data, _: numpy.frombuffer(data, "<u4") + 1,
+            )
             monkeypatch.setitem(sys.modules, "numpy", wrong)
         else:
             monkeypatch.setitem(sys.modules, "numpy", SimpleNamespace())
