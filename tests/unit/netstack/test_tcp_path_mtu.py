@@ -400,6 +400,21 @@ def test_what_a_router_says_of_a_probe_is_tried_next() -> None:
     assert connection.path_mss == 1331
 
 
+def test_a_routers_word_about_a_probe_needs_no_further_proof() -> None:
+    """Without it a guess takes three lost ones of the full size."""
+    script = Script()
+    guessed(script)
+    connection = second(script)
+    script.wait(0.001)
+    connection.write(bytes(20_000), script.now)
+    packets = script.stack.take_output(1000)
+    assert len(packets[0]) == 1500
+    assert connection._path_doubt == 3
+    too_big(script.stack, packets[0], 1371, script.now)
+    assert (connection._path_doubt, connection._path_hint, connection._path_refused) == (0, 1331, 1460)
+    assert script.stack.mtu_to(PEER) == 1371
+
+
 def test_nobody_makes_segments_smaller_than_a_peer_could() -> None:
     script = Script()
     connection = script.connect()
