@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -32,13 +32,14 @@ from .networkio.dial import DialerContext
 from .packet.ids import RandomBytes
 from .ports import Inlet, WaitingOutlet
 from .profiles import load_config
-from .stats import TunnelStats
 from .tlssession.login import OnChallenge
 from .tlssession.material import is_locked
-from .trace_sinks import FencedTracer
-from .tracing import EventTraced, Tracer
 from .upkeep import Upkeep
 from .wiring import Lifetime, Pipes
+
+if TYPE_CHECKING:
+    from .stats import TunnelStats
+    from .tracing import Tracer
 
 __all__ = ["Client", "open_client"]
 
@@ -73,7 +74,7 @@ class Client(trio.abc.Channel[Burst]):
         self.config = config
         self._pipes = pipes
         self._on_event = on_event
-        self._tracer = FencedTracer(tracer) if tracer is not None else None
+        self._tracer = None if tracer is None else _fenced(tracer)
         self._broken_callbacks: set[Callable[..., object]] = set()
         self._upkeep = Upkeep(
             config,
@@ -160,6 +161,8 @@ class Client(trio.abc.Channel[Burst]):
     def emit(self, event: Event) -> None:
         """Tell the application and the tracer. What their code raises is logged once, and harms nothing else."""
         if self._tracer is not None:
+            from .tracing import EventTraced
+
             self._tracer.trace(EventTraced(time=event.time, stage=self._upkeep.state, event=event))
         if self._on_event is not None:
             self._call(self._on_event, event)
@@ -258,6 +261,13 @@ async def open_client(
         )
         async with in_background(client._run):
             yield client
+
+
+def _fenced(tracer: Tracer) -> Tracer:
+    # Records and sinks are imported where there is somebody to trace for.
+    from .trace_sinks import FencedTracer
+
+    return FencedTracer(tracer)
 
 
 async def _unlocked(config: TunnelConfig, on_challenge: OnChallenge) -> TunnelConfig:

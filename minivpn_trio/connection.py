@@ -8,8 +8,8 @@ verdict of whichever worker found out first, alone, in no exception group.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -42,13 +42,15 @@ from .packetmuxer.muxer import PacketMuxer
 from .reliable import worker as reliable_worker
 from .reliable.acks import ACKS_IN_ACK, ACKS_IN_CONTROL
 from .reliable.transport import ReliableTransport
-from .stats import ControlStats, TunnelStats
 from .tlssession import worker as tlssession_worker
 from .tlssession.login import Login, OnChallenge
 from .tlssession.openssl import TLSContext
 from .tlssession.session import TlsSession
-from .tracing import Tracer
 from .wiring import Lifetime, Pipes
+
+if TYPE_CHECKING:
+    from .stats import TunnelStats
+    from .tracing import Tracer
 
 __all__ = ["Connection"]
 
@@ -285,7 +287,7 @@ class Connection:
             self._was_up = True
             self._info = item.info
             self._told = self._within_path(item.info)
-            came_up(replace(item, info=self._told))
+            came_up(item._replace(info=self._told))
 
     def _note_path(self) -> None:
         self._path_changed.set()
@@ -380,6 +382,8 @@ class Connection:
 
     def stats(self) -> TunnelStats:
         """Counters of this connection."""
+        from .stats import ControlStats, TunnelStats
+
         control = ControlStats(
             packets_in=self.muxer.packets_in,
             packets_out=self.muxer.packets_out,

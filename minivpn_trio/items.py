@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .challenge import Challenge
 from .config.model import Credentials
@@ -53,8 +53,7 @@ class ForeignBurst(Burst):
         self.source: Any = source
 
 
-@dataclass(frozen=True, slots=True)
-class SequencedPacket:
+class SequencedPacket(NamedTuple):
     """A control packet between packetmuxer and reliable, without what only the muxer knows
     (session ids, wrapping).
 
@@ -70,15 +69,13 @@ class SequencedPacket:
     attempt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ControlBurst:
+class ControlBurst(NamedTuple):
     """Control packets on the edge to packetmuxer.move_down, which carries data bursts too."""
 
     packets: list[SequencedPacket]
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """The payload of one control packet, delivered once and in order; between reliable and
     controlchannel."""
 
@@ -87,8 +84,7 @@ class Segment:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class OpenKey:
+class OpenKey(NamedTuple):
     """Start a reliable conversation for ``key_id`` by sending ``opcode`` (a hard or soft reset)
     as message 0. Travels tlssession -> controlchannel -> reliable."""
 
@@ -97,23 +93,20 @@ class OpenKey:
     payload: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class ExpectKey:
+class ExpectKey(NamedTuple):
     """From now on a soft reset by the peer for ``key_id`` is accepted; any other is not.
     Travels tlssession -> controlchannel -> reliable."""
 
     key_id: KeyID
 
 
-@dataclass(frozen=True, slots=True)
-class RetireKey:
+class RetireKey(NamedTuple):
     """Forget the reliable conversation of ``key_id``. Travels like OpenKey."""
 
     key_id: KeyID
 
 
-@dataclass(frozen=True, slots=True)
-class TLSBytes:
+class TLSBytes(NamedTuple):
     """A piece of the TLS byte stream of ``key_id``; between controlchannel and tlssession."""
 
     key_id: KeyID
@@ -126,15 +119,13 @@ class RemoteBound:
     remote session id is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class SoftResetSeen:
+class SoftResetSeen(NamedTuple):
     """controlchannel tells tlssession: the peer's soft reset for ``key_id`` was accepted."""
 
     key_id: KeyID
 
 
-@dataclass(frozen=True, slots=True)
-class RekeyWanted:
+class RekeyWanted(NamedTuple):
     """datachannel tells tlssession: the current key is near one of its limits."""
 
     reason: str
@@ -159,8 +150,7 @@ class ChallengeAnswer:
     answer: Credentials | str | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelUp:
+class TunnelUp(NamedTuple):
     """tlssession tells the client: PUSH_REPLY is in, the keys are installed; or, later, what
     the server changed."""
 
@@ -169,8 +159,7 @@ class TunnelUp:
     changed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class KeepaliveTimes:
+class KeepaliveTimes(NamedTuple):
     """tlssession tells datachannel: the server changed the keepalive of the live tunnel. Seconds; 0: off.
 
     See ``DataChannelKey`` for what each means.

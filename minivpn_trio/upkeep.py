@@ -21,6 +21,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -43,12 +44,13 @@ from .networkio.transport import Transport
 from .packet.ids import RandomBytes, Role
 from .packetmuxer.control_wrap import make_control_wrap
 from .rotation import Rotation
-from .stats import TunnelStats
-from .stats_sum import add_stats
 from .tlssession.login import Answer, Login, OnChallenge
 from .tlssession.openssl import TLSContext
-from .tracing import Tracer
 from .wiring import Pipes
+
+if TYPE_CHECKING:
+    from .stats import TunnelStats
+    from .tracing import Tracer
 
 __all__ = ["Upkeep"]
 
@@ -97,7 +99,7 @@ class Upkeep:
         self._rotation = Rotation(config, random.Random(rng(16)))
         #: The connection that there is now, whether the tunnel is up or not.
         self.connection: Connection | None = None
-        self._past = TunnelStats()
+        self._past: TunnelStats | None = None
         #: Connections that brought the tunnel up.
         self._tunnels = 0
         self._up_at: float | None = None
@@ -112,9 +114,16 @@ class Upkeep:
 
     def stats(self) -> TunnelStats:
         """Counters, summed over all connections."""
-        current = self.connection.stats() if self.connection is not None else TunnelStats()
         reconnections = max(self._tunnels - 1, 0)
-        return add_stats(self._past, current, reconnections=reconnections, edge_drops=dict(self._pipes.drops))
+        return replace(self._counted(), reconnections=reconnections, edge_drops=dict(self._pipes.drops))
+
+    def _counted(self) -> TunnelStats:
+        """What was counted by the connection that there is, and those before it."""
+        from .stats import TunnelStats
+        from .stats_sum import add_stats
+
+        past = self._past or TunnelStats()
+        return past if self.connection is None else add_stats(past, self.connection.stats())
 
     async def run(self, up: Callable[[TunnelUp], None]) -> None:
         """Keep the tunnel up until it must end; never returns normally.
@@ -318,7 +327,7 @@ class Upkeep:
                 raise ConnectError(exc.reason, stage=Stage.PUSH) from exc
             raise
         finally:
-            self._past = add_stats(self._past, connection.stats())
+            self._past = self._counted()
             self.connection = None
             connection.take_apart()
 

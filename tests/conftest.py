@@ -11,7 +11,6 @@ direct are.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -38,4 +37,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--edges") == "channels":
-        wiring.EDGES = tuple(replace(edge, direct=False) for edge in wiring.EDGES)
+        wiring.EDGES = tuple(edge._replace(direct=False) for edge in wiring.EDGES)

@@ -14,9 +14,9 @@ openvpn 2.6.14, options.c, add_option; the manual page).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
+from typing import NamedTuple
 
 __all__ = ["DIRECTIVES", "Directive", "Treatment"]
 
@@ -30,8 +30,7 @@ class Treatment(Enum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Directive:
+class Directive(NamedTuple):
     """One row of the table."""
 
     name: str

@@ -8,14 +8,13 @@ where, depends on the directive (reference: comp.h, comp.c, options.c).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import NamedTuple
 
 __all__ = ["Framing", "decompressors", "framing_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
+class Framing(NamedTuple):
     """``name`` is ``none``, ``comp-lzo-no``, ``stub`` or ``stub-v2``; ``compresses`` says that the
     directive asked for more than the framing."""
 

@@ -24,8 +24,8 @@ __all__ = ["HANDLERS", "ProxyDraft", "apply_proxies"]
 _MAX_HEADERS = 10
 _LONGEST_CREDENTIAL = 4096
 #: RFC 9110, 5.1 and 5.5: a token; visible characters with blanks between them.
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
-_HEADER_VALUE = re.compile(r"([\x21-\x7e\x80-\xff]([\x20-\x7e\x80-\xff\t]*[\x21-\x7e\x80-\xff])?)?")
+_HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}"
+_HEADER_VALUE = r"([\x21-\x7e\x80-\xff]([\x20-\x7e\x80-\xff\t]*[\x21-\x7e\x80-\xff])?)?"
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ def _http_proxy_option(draft: Draft, statement: Statement) -> None:
             name, colon, value = name.partition(":")
             if not colon:
                 raise BadValue("a name and a value are wanted after CUSTOM-HEADER")
-        if not _HEADER_NAME.fullmatch(name.rstrip(":")):
+        if not re.fullmatch(_HEADER_NAME, name.rstrip(":")):
             raise BadValue("this cannot be the name of a header")
         if name.lower().rstrip(":") in ("content-length", "transfer-encoding", "connection", "upgrade"):
             raise BadValue("this header would change how the request is read")
@@ -131,7 +131,7 @@ def _http_proxy_option(draft: Draft, statement: Statement) -> None:
 
 
 def _header_value(text: str) -> str:
-    if len(text) > 1000 or not _HEADER_VALUE.fullmatch(text):
+    if len(text) > 1000 or not re.fullmatch(_HEADER_VALUE, text):
         raise BadValue("this cannot be the value of a header")
     return text
 

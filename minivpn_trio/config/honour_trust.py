@@ -10,7 +10,6 @@ from .draft import BadValue, Draft, Handler, WrapDraft
 from .grammar import Statement
 from .model import Credentials, StaticChallenge
 from .static_key import parse_static_key_text
-from .tls_crypt_v2_key import parse_client_key
 from .tls_names import openssl_names
 
 __all__ = ["HANDLERS", "check_pem"]
@@ -224,6 +223,8 @@ def _tls_crypt_v2(draft: Draft, statement: Statement) -> None:
     draft.wraps.append(wrap)
     data = draft.material(statement)
     if data is not None:
+        from .tls_crypt_v2_key import parse_client_key
+
         try:
             parse_client_key(data)
         except ValueError as exc:
@@ -320,7 +321,7 @@ def _remote_cert_ku(draft: Draft, statement: Statement) -> None:
     draft.values["remote_cert_ku"] = tuple(usages)
 
 
-_OID = re.compile(r"([01]\.[1-3]?[0-9]|2\.[1-9]?[0-9]{1,8})(\.(0|[1-9][0-9]{0,8})){1,20}")
+_OID = r"([01]\.[1-3]?[0-9]|2\.[1-9]?[0-9]{1,8})(\.(0|[1-9][0-9]{0,8})){1,20}"
 #: OpenSSL's long and short names of purposes, lower case.
 _PURPOSES = frozenset(
     {
@@ -338,7 +339,7 @@ _PURPOSES = frozenset(
 
 def _remote_cert_eku(draft: Draft, statement: Statement) -> None:
     purpose = statement.values[0]
-    if purpose.lower() not in _PURPOSES and not _OID.fullmatch(purpose):
+    if purpose.lower() not in _PURPOSES and not re.fullmatch(_OID, purpose):
         raise BadValue("the name of a purpose, such as 'TLS Web Server Authentication', or an OID is wanted")
     draft.values["remote_cert_eku"] = purpose
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -151,6 +150,8 @@ def _unknown(draft: Draft, statement: Statement, *, optional: bool) -> None:
             (known for known in sorted(DIRECTIVES, key=len, reverse=True) if name.startswith(known) and len(known) > 3),
             None,
         )
+        import difflib  # only to be helpful
+
         close = difflib.get_close_matches(name, DIRECTIVES, n=1, cutoff=0.8)
         if first is not None and name[len(first) :] in DIRECTIVES:
             message += f"; has the line break between '{first}' and '{name[len(first) :]}' got lost?"

@@ -11,7 +11,8 @@ of blocks with at least one byte of padding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from .model import AEAD_CIPHERS, SMALL_BLOCK_CIPHERS, TunnelConfig
 from .tunnel_info import TunnelInfo
@@ -39,8 +40,7 @@ _TCP_AND_IPV4 = 40
 _IPV6_MORE = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encapsulation:
+class Encapsulation(NamedTuple):
     """What surrounds an inner packet on its way."""
 
     cipher: str

@@ -22,13 +22,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from ..config.model import CBC_CIPHERS, SMALL_BLOCK_CIPHERS
 from ..errors import DropReason
 from ..items import DataChannelKey
 from ..packet.ids import RandomBytes
 from ..packet.opcodes import OPCODE_SHIFT, Opcode
 from ..packet.replay import ReplayWindow
 from .aead import AEAD_ALGORITHMS, AeadOpener, AeadSealer
-from .cbc import CBC_ALGORITHMS, CbcOpener, CbcSealer
 from .epoch import EpochOpener, EpochReplay, EpochSealer, EpochUsage
 from .limits import KeyUsage
 
@@ -143,7 +143,9 @@ def make_machinery(key: DataChannelKey, rng: RandomBytes, *, replay_window: int,
     if key.cipher in AEAD_ALGORITHMS:
         sealer = AeadSealer(key.cipher, key.send_cipher, key.send_hmac, header)
         opener = AeadOpener(key.cipher, key.receive_cipher, key.receive_hmac)
-    elif key.cipher in CBC_ALGORITHMS:
+    elif key.cipher in (*CBC_CIPHERS, *SMALL_BLOCK_CIPHERS):
+        from .cbc import CbcOpener, CbcSealer  # servers of old only
+
         sealer = CbcSealer(key.cipher, key.auth, key.send_cipher, key.send_hmac, header, rng)
         opener = CbcOpener(key.cipher, key.auth, key.receive_cipher, key.receive_hmac)
     else:

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from ..errors import DropReason, ProtocolError
 from .decompress import inflate_lz4_untrusted, inflate_lzo_untrusted
@@ -42,8 +42,7 @@ LZ4_SWAP = b"\x69"
 V2_LZ4 = b"\x50\x01"
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
+class Framing(NamedTuple):
     """One way to say "not compressed". ``encode`` takes a non-empty packet; ``decode_untrusted``
     raises ProtocolError."""
 

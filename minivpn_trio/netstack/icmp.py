@@ -15,9 +15,8 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from struct import Struct
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..errors import DropReason, ProtocolError
 from . import scapy_wire
@@ -143,8 +142,7 @@ def _sum(data: bytes, more: int = 0) -> int:
     return ((int.from_bytes(data, "big") << (len(data) & 1) * 8) + more) % 65535
 
 
-@dataclass(frozen=True, slots=True)
-class EchoReply:
+class EchoReply(NamedTuple):
     """An answer to an echo request: from whom, to which, and with what."""
 
     src: Address
@@ -152,8 +150,7 @@ class EchoReply:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class EchoError:
+class EchoError(NamedTuple):
     """An ICMP error about the echo request ``sequence`` to ``dst``; ``src`` is who reported it."""
 
     src: Address
@@ -289,8 +286,7 @@ class IcmpEndpoint:
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(NamedTuple):
     """Our own packet, as an ICMP error quotes it.
 
     For an echo request ``sport`` is the identifier and ``sequence`` the

@@ -10,7 +10,7 @@ DNS over HTTPS is not spoken: such a server is left out, but its domains stay it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..config.tunnel_info import DNSServer, TunnelInfo
 
@@ -24,8 +24,7 @@ DOT_PORT = 853
 Labels = tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NameServer:
+class NameServer(NamedTuple):
     """One endpoint: over UDP and TCP, or over TLS with ``tls_name`` in its certificate."""
 
     address: str

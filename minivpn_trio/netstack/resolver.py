@@ -20,8 +20,7 @@ import math
 import socket as stdlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import idna
 import trio
@@ -77,8 +76,7 @@ def _need_dnspython() -> None:
     import dns.rdatatype
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """The addresses of a name, and its canonical name; ``exists`` is False for NXDOMAIN."""
 
     canonical: str

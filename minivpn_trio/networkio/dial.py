@@ -15,8 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -81,8 +80,7 @@ def remedy_for(exc: OSError, otherwise: str) -> str:
     return "check that directive of the profile, or leave it out" if isinstance(exc, LocalAddressError) else otherwise
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One address of one remote. ``address`` is what socket.connect takes; None: the application
     dials, or a proxy does.
     """

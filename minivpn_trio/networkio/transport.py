@@ -14,10 +14,12 @@ say what only some can. This package's own:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..items import Burst
-from ..stats import TransportStats
+
+if TYPE_CHECKING:
+    from ..stats import TransportStats
 
 __all__ = ["MAX_BURST", "FloatingTransport", "PathWatcher", "PromptTransport", "Transport"]
 

@@ -1,4 +1,8 @@
-"""What protects control packets before TLS does: nothing, tls-auth, tls-crypt or tls-crypt-v2."""
+"""What protects control packets before TLS does: nothing, tls-auth, tls-crypt or tls-crypt-v2.
+
+Only tls-crypt is always there, as it protects renegotiations behind each of them (dynamic tls-crypt). The others are
+imported where a profile has them.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +10,19 @@ from collections.abc import Callable
 from functools import partial
 
 from ..config.model import TunnelConfig
-from ..config.tls_crypt_v2_key import parse_client_key, parse_server_key
 from ..errors import ConfigError, DropReason, ProtocolError
 from ..packet.codec import HEAD_SIZE
 from ..packet.ids import Role
 from ..packet.replay import ReplayWindow
 from .static_key import StaticKey, parse_static_key
-from .tls_auth import TlsAuth
 from .tls_crypt import TlsCrypt, dynamic_tls_crypt
-from .tls_crypt_v2 import TlsCryptV2, TlsCryptV2Server
 from .wrapping import ControlWrap, Opened
 
 __all__ = [
     "ControlWrap",
     "NoWrap",
     "StaticKey",
-    "TlsAuth",
     "TlsCrypt",
-    "TlsCryptV2",
-    "TlsCryptV2Server",
     "make_control_wrap",
     "parse_static_key",
 ]
@@ -82,6 +80,9 @@ def make_control_wrap(
     if config.control_wrap_key is None:
         raise ConfigError("the key is missing", directive=config.control_wrap)
     if config.control_wrap == "tls-crypt-v2":
+        from ..config.tls_crypt_v2_key import parse_client_key, parse_server_key
+        from .tls_crypt_v2 import TlsCryptV2, TlsCryptV2Server
+
         try:
             if role is Role.CLIENT:
                 client_key = parse_client_key(config.control_wrap_key)
@@ -92,5 +93,7 @@ def make_control_wrap(
         return TlsCryptV2Server(server_key, unix_time=unix_time, new_window=new_window, ask_again=force_cookie)
     key = parse_static_key(config.control_wrap_key, directive=config.control_wrap)
     if config.control_wrap == "tls-auth":
+        from .tls_auth import TlsAuth
+
         return TlsAuth(key, config.key_direction, config.auth, unix_time=unix_time, new_window=new_window)
     return TlsCrypt(key, role, unix_time=unix_time, new_window=new_window)

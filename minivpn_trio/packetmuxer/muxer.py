@@ -26,9 +26,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DropReason, ProtocolError
 from ..events import SessionState
@@ -44,10 +43,12 @@ from ..packet.codec import (
 )
 from ..packet.ids import KeyID, PacketID, RandomBytes, Role, SessionID
 from ..packet.opcodes import DATA_OPCODES, KEY_ID_MASK, OPCODE_SHIFT, Opcode
-from ..tracing import Direction, PacketTraced, Tracer
 from .control_wrap import ControlWrap
 from .early_negotiation import EarlyFlag, parse_early_untrusted, serialize_early
 from .wrapping import Opened
+
+if TYPE_CHECKING:
+    from ..tracing import Direction, Tracer
 
 __all__ = ["MAX_CONTROL_DATAGRAM", "Demuxed", "PacketMuxer"]
 
@@ -197,9 +198,9 @@ class PacketMuxer:
         if packet.packet_id == KEY_MESSAGE:
             self._key_message_sent = True
             if self._resend_key and packet.opcode is Opcode.CONTROL_V1:
-                return replace(packet, opcode=Opcode.CONTROL_WKC_V1)
+                return packet._replace(opcode=Opcode.CONTROL_WKC_V1)
         elif packet.opcode is Opcode.CONTROL_HARD_RESET_SERVER_V2 and self._wrap.early_flags:
-            return replace(packet, payload=serialize_early(self._wrap.early_flags))
+            return packet._replace(payload=serialize_early(self._wrap.early_flags))
         return packet
 
     def _sort(self, burst: Burst, now: float) -> Demuxed:
@@ -285,6 +286,8 @@ class PacketMuxer:
             self._resend_key = EarlyFlag.RESEND_WKC in flags
 
     def _trace(self, direction: Direction, packet: SequencedPacket, size: int, now: float) -> None:
+        from ..tracing import PacketTraced
+
         assert self._tracer is not None
         self._tracer.trace(
             PacketTraced(
@@ -304,6 +307,8 @@ class PacketMuxer:
 
     def _trace_drop(self, datagram: bytes, packet: ControlPacket | None, reason: DropReason, now: float) -> None:
         """A record of what was dropped, with as much of it as could be read."""
+        from ..tracing import PacketTraced
+
         assert self._tracer is not None
         opcode, key_id = read_first_byte(datagram)
         self._tracer.trace(

@@ -18,7 +18,7 @@ reliable_send_purge; repeated acknowledgements count there).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import DropReason, ProtocolError
 from ..items import Segment, SequencedPacket
@@ -72,8 +72,7 @@ def check_packet_untrusted(packet: SequencedPacket, role: Role) -> None:
         raise ProtocolError(DropReason.UNEXPECTED_OPCODE, f"{packet.opcode.name} as message {packet.packet_id}")
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationSettings:
+class ConversationSettings(NamedTuple):
     """What all conversations of a session have in common; times in seconds."""
 
     role: Role

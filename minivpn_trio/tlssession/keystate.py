@@ -8,6 +8,7 @@ messages that follow; what they mean is decided above (machine.py).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..errors import ConnectError, ProtocolError, Stage
 from ..events import SessionState
@@ -21,8 +22,7 @@ from .openssl import TLSEngine
 __all__ = ["DataSettings", "KeyState"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataSettings:
+class DataSettings(NamedTuple):
     """What all data keys of a session have in common; the fields are those of DataChannelKey."""
 
     cipher: str

@@ -1,24 +1,26 @@
 """Certificates and keys out of the profile's PEM and PKCS #12.
 
-Errors say which directive is at fault and never what it holds.
+Errors say which directive is at fault and never what it holds. What reads private keys is imported where there is one:
+it brings SSH's formats along.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
-from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12KeyAndCertificates
 
 from ..config.model import TunnelConfig
 from ..errors import ConfigError
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12KeyAndCertificates
+
 __all__ = [
-    "CERTIFICATE", "Identity", "PKCS12KeyAndCertificates", "is_locked", "load_certificates", "load_identity",
-    "load_pkcs12",
+    "CERTIFICATE", "Identity", "is_locked", "load_certificates", "load_identity", "load_pkcs12",
 ]  # fmt: skip
 
 #: One certificate in a PEM file that may hold other things, such as openssl's text form.
@@ -69,6 +71,8 @@ def load_certificates(pem: bytes, directive: str) -> list[x509.Certificate]:
 
 def load_key(config: TunnelConfig) -> object:
     """The private key, opened by ``key_password`` where it is encrypted. Raises ConfigError."""
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     assert config.key is not None
     try:
         return load_pem_private_key(config.key, None)
@@ -88,6 +92,8 @@ def load_pkcs12(config: TunnelConfig) -> PKCS12KeyAndCertificates | None:
     """The bundle, if the profile has one. Raises ConfigError."""
     if config.pkcs12 is None:
         return None
+    from cryptography.hazmat.primitives.serialization import pkcs12
+
     try:
         return pkcs12.load_pkcs12(config.pkcs12, config.key_password)
     except (ValueError, UnsupportedAlgorithm):

@@ -11,6 +11,7 @@ import binascii
 from base64 import b64encode
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..errors import DropReason
 
@@ -46,24 +47,19 @@ MAX_RESPONSE = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class ControlMessage:
-    """Base of all messages."""
-
-
-@dataclass(frozen=True, slots=True)
-class PushRequestMessage(ControlMessage):
+class PushRequestMessage:
     """The client asks for its options."""
 
 
 @dataclass(frozen=True, slots=True)
-class PushReplyMessage(ControlMessage):
+class PushReplyMessage:
     """``text`` is the whole message; it may hold an auth-token."""
 
     text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class PushUpdateMessage(ControlMessage):
+class PushUpdateMessage:
     """The server changes options of the live tunnel; ``text`` is the whole message."""
 
     text: str = field(repr=False)
@@ -84,8 +80,7 @@ class DynamicChallenge:
     needs_answer: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class AuthFailedMessage(ControlMessage):
+class AuthFailedMessage(NamedTuple):
     """``AUTH_FAILED``, in one of its forms.
 
     ``temporary``: try again, ``backoff`` seconds later if given, and with
@@ -103,22 +98,19 @@ class AuthFailedMessage(ControlMessage):
     challenge: DynamicChallenge | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AuthPendingMessage(ControlMessage):
+class AuthPendingMessage(NamedTuple):
     """``timeout``: seconds that the server takes for it, as it says; None: it does not say."""
 
     timeout: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InfoMessage(ControlMessage):
+class InfoMessage(NamedTuple):
     """INFO or INFO_PRE; ``text`` is what follows, untrusted."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class TextChallengeMessage(ControlMessage):
+class TextChallengeMessage(NamedTuple):
     """``CR_TEXT`` in an INFO_PRE: a question while the login is pending, answered by CR_RESPONSE."""
 
     text: str
@@ -126,8 +118,7 @@ class TextChallengeMessage(ControlMessage):
     needs_answer: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WebAuthMessage(ControlMessage):
+class WebAuthMessage(NamedTuple):
     """``WEB_AUTH`` or ``OPEN_URL`` in an INFO_PRE: ``url`` is to be opened by the user.
 
     None: it is no https URL, or too long, and nobody should see it.
@@ -137,8 +128,7 @@ class WebAuthMessage(ControlMessage):
     flags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RestartMessage(ControlMessage):
+class RestartMessage(NamedTuple):
     """The server wants us to connect again. ``next_remote``: to another remote; ``keep_credentials``: do
     not ask for the password again."""
 
@@ -147,23 +137,37 @@ class RestartMessage(ControlMessage):
     keep_credentials: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class HaltMessage(ControlMessage):
+class HaltMessage(NamedTuple):
     """The server wants us to stop."""
 
     text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class ExitMessage(ControlMessage):
+class ExitMessage:
     """The peer leaves."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownMessage(ControlMessage):
+class UnknownMessage(NamedTuple):
     """Something else; ``text`` is the message's first word."""
 
     text: str
+
+
+ControlMessage = (
+    PushRequestMessage
+    | PushReplyMessage
+    | PushUpdateMessage
+    | AuthFailedMessage
+    | AuthPendingMessage
+    | InfoMessage
+    | TextChallengeMessage
+    | WebAuthMessage
+    | RestartMessage
+    | HaltMessage
+    | ExitMessage
+    | UnknownMessage
+)
 
 
 def encode_message(text: str) -> bytes:

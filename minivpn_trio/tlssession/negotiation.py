@@ -7,8 +7,8 @@ and no key is made: session.py does that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import fields
+from typing import Literal, NamedTuple
 
 from ..config.model import TunnelConfig
 from ..config.push import NegotiatedTunnel, PushAssembler, PushedOptions, apply_update, negotiate, parse_push
@@ -21,8 +21,7 @@ from .options_string import cipher_in_options, fragment_in_options, options_stri
 __all__ = ["Change", "Negotiation"]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What a PUSH_UPDATE made of the tunnel."""
 
     tunnel: NegotiatedTunnel

@@ -13,8 +13,7 @@ keys, since the options of the first PUSH_REPLY go on to hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..challenge import Challenge, ChallengeKind
 from ..config.model import Credentials, TunnelConfig
@@ -24,7 +23,6 @@ from ..events import AuthPending, Challenged, ResetDone, ResetSent, ServerMessag
 from ..items import TunnelUp
 from ..packet.ids import RandomBytes, Role, SessionID
 from ..packet.opcodes import Opcode
-from ..tracing import Tracer
 from .keymethod2 import KeyMethod2, new_source
 from .keystate import KeyState
 from .login import Login
@@ -47,6 +45,9 @@ from .negotiation import Negotiation
 from .openssl import TLSContext
 from .peer_info import SSO_METHODS, peer_info
 from .second_factor import SecondFactor
+
+if TYPE_CHECKING:
+    from ..tracing import Tracer
 
 __all__ = ["TlsSession"]
 
@@ -292,8 +293,7 @@ class TlsSession(SessionMachine):
             self._keepalives.append(change.keepalive)
         tunnel = change.tunnel
         # What the next key begins with.
-        self._settings = replace(
-            self._settings,
+        self._settings = self._settings._replace(
             ping=tunnel.ping,
             ping_restart=tunnel.ping_restart,
             ping_exit=tunnel.ping_exit,

@@ -9,7 +9,7 @@ is ever compared with the certificate: VPN certificates do not carry one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -121,8 +121,7 @@ def describe_verify_error(code: int) -> tuple[str, str | None]:
     return _VERIFY_ERRORS.get(code, (f"verification error {code}", None))
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """Why a certificate is not good enough, and what to do about it."""
 
     text: str
@@ -183,8 +182,7 @@ def check_hash(certificate: x509.Certificate, expected: Iterable[bytes]) -> bool
     return bool({certificate.fingerprint(hashes.SHA1()), certificate.fingerprint(hashes.SHA256())} & set(expected))
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateChecks:
+class CertificateChecks(NamedTuple):
     """A profile's checks of the peer's own certificate."""
 
     #: The extended key usage that must be there; None: not checked.

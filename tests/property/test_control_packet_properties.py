@@ -21,8 +21,9 @@ from minivpn_trio.packet.codec import (
 )
 from minivpn_trio.packet.ids import KeyID, PacketID, Role, SessionID
 from minivpn_trio.packet.opcodes import CONTROL_OPCODES, Opcode
-from minivpn_trio.packetmuxer.control_wrap import ControlWrap, NoWrap, StaticKey, TlsAuth, TlsCrypt
+from minivpn_trio.packetmuxer.control_wrap import ControlWrap, NoWrap, StaticKey, TlsCrypt
 from minivpn_trio.packetmuxer.muxer import PacketMuxer
+from minivpn_trio.packetmuxer.tls_auth import TlsAuth
 
 KEY = StaticKey(random.Random(0).randbytes(256))
 DIGESTS = ("SHA1", "SHA224", "SHA256", "SHA384", "SHA512")
@@ -162,6 +163,7 @@ SEQUENCED = st.builds(
     acks=st.lists(PACKET_IDS, max_size=MAX_ACKS).map(tuple),
     packet_id=PACKET_IDS,
     payload=st.binary(max_size=100),
+    attempt=st.just(0),  # what is handed up does not tell
 )
 
 

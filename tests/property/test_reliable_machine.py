@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import strategies as st
@@ -596,7 +596,7 @@ class ReliableMachine(RuleBasedStateMachine):
             if talk is not None and packet.packet_id is not None:
                 packet_id = PacketID(talk.taken + far)
                 acks = tuple(PacketID(len(talk.sent) + ack) for ack in packet.acks)
-                changed = replace(packet, opcode=Opcode.CONTROL_V1, packet_id=packet_id, acks=acks)
+                changed = packet._replace(opcode=Opcode.CONTROL_V1, packet_id=packet_id, acks=acks)
                 self.hand_over(name, [(generation, changed)])
 
     def forge(

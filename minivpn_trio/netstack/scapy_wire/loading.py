@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Layers", "is_loaded", "load", "preload"]
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+class Layers(NamedTuple):
     """scapy's classes, once they are imported."""
 
     ip: Any

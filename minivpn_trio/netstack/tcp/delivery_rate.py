@@ -6,13 +6,12 @@ since, over the time that took at either end, whichever was longer, is a sample 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["DeliveryRate", "Departure", "RateSample"]
 
 
-@dataclass(frozen=True, slots=True)
-class Departure:
+class Departure(NamedTuple):
     """The state of things when a train left. Sizes are bytes, times seconds."""
 
     #: What had been delivered, and when the last of it was acknowledged.
@@ -24,8 +23,7 @@ class Departure:
     limited: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RateSample:
+class RateSample(NamedTuple):
     """What one acknowledgement says."""
 
     #: Bytes a second; 0.0: too short to tell.

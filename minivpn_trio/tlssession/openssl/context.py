@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -21,7 +21,6 @@ from ...packet.ids import Role
 from ..material import (
     CERTIFICATE,
     Identity,
-    PKCS12KeyAndCertificates,
     is_locked,
     load_certificates,
     load_identity,
@@ -31,6 +30,9 @@ from ..revocation import Revocations
 from ..verify import CertificateChecks
 from .engine import TLSEngine, last_word, on_certificate
 from .settings import SETTINGS, configure, known_groups, left_out, set_groups
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12KeyAndCertificates
 
 __all__ = ["TLSContext", "look_at_settings"]
 

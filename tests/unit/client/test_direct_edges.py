@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -174,7 +173,7 @@ def test_order_holds_whatever_happens(actions: list[str]) -> None:
 
 
 def edges(direct: bool) -> tuple[Edge, ...]:
-    return tuple(replace(edge, direct=direct and edge.direct) for edge in wiring.EDGES)
+    return tuple(edge._replace(direct=direct and edge.direct) for edge in wiring.EDGES)
 
 
 async def echo_through(server: VPNServer, dialer: TunDialer, payload: bytes) -> None:

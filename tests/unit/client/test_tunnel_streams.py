@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 import trio
@@ -164,7 +163,7 @@ async def test_a_last_datagram_still_leaves(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, direct: bool
 ) -> None:
     if not direct:
-        monkeypatch.setattr(wiring, "EDGES", tuple(replace(edge, direct=False) for edge in wiring.EDGES))
+        monkeypatch.setattr(wiring, "EDGES", tuple(edge._replace(direct=False) for edge in wiring.EDGES))
     async with open_vpn_server(listen=False) as server:
         with server.host.socket(trio.socket.SOCK_DGRAM) as far:
             await far.bind((server.address, PORT))

@@ -17,16 +17,16 @@ GCM = Encapsulation(cipher="AES-256-GCM")
     ("around", "ipv4", "ipv6"),
     [
         (GCM, 1400, 1380),
-        (replace(GCM, outer_ipv6=True), 1380, 1360),
-        (replace(GCM, transport="tcp"), 1386, 1366),
+        (GCM._replace(outer_ipv6=True), 1380, 1360),
+        (GCM._replace(transport="tcp"), 1386, 1366),
         (Encapsulation(cipher="AES-128-CBC", auth="SHA1"), 1379, 1359),
         (Encapsulation(cipher="CHACHA20-POLY1305"), 1400, 1380),
         # One byte of framing, three bytes less without a peer id, four more in the epoch format.
-        (replace(GCM, compression="comp-lzo-no"), 1399, 1379),
-        (replace(GCM, compression="stub"), 1399, 1379),
-        (replace(GCM, compression="stub-v2"), 1400, 1380),
-        (replace(GCM, has_peer_id=False), 1403, 1383),
-        (replace(GCM, epoch=True), 1396, 1376),
+        (GCM._replace(compression="comp-lzo-no"), 1399, 1379),
+        (GCM._replace(compression="stub"), 1399, 1379),
+        (GCM._replace(compression="stub-v2"), 1400, 1380),
+        (GCM._replace(has_peer_id=False), 1403, 1383),
+        (GCM._replace(epoch=True), 1396, 1376),
     ],
 )
 def test_defaults(around: Encapsulation, ipv4: int, ipv6: int) -> None:
@@ -90,7 +90,7 @@ def test_forms_of_mssfix(change: dict[str, int], tun_mtu: int, limits: tuple[int
 
 def test_the_fragment_header_counts() -> None:
     config = replace(CONFIG, fragment=1300)
-    assert mss_limits(config, replace(GCM, has_fragment=True), tun_mtu=1500)[0] == 1300 - 28 - 24 - 4 - 40
+    assert mss_limits(config, GCM._replace(has_fragment=True), tun_mtu=1500)[0] == 1300 - 28 - 24 - 4 - 40
     assert fragment_limit(config, GCM) == 1300
-    assert fragment_limit(replace(config, fragment_mtu=True), replace(GCM, outer_ipv6=True)) == 1252
+    assert fragment_limit(replace(config, fragment_mtu=True), GCM._replace(outer_ipv6=True)) == 1252
     assert fragment_limit(CONFIG, GCM) is None

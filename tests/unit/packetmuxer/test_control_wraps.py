@@ -26,11 +26,11 @@ from minivpn_trio.packetmuxer.control_wrap import (
     ControlWrap,
     NoWrap,
     StaticKey,
-    TlsAuth,
     TlsCrypt,
     make_control_wrap,
 )
 from minivpn_trio.packetmuxer.replay_ids import ReplayIDs
+from minivpn_trio.packetmuxer.tls_auth import TlsAuth
 
 KEY = StaticKey(STATIC_KEY)
 OTHER_KEY = StaticKey(STATIC_KEY[::-1])

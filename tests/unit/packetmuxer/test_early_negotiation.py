@@ -13,7 +13,7 @@ from minivpn_trio.errors import DropReason, ProtocolError
 from minivpn_trio.items import Burst, SequencedPacket
 from minivpn_trio.packet.ids import KeyID, PacketID, Role
 from minivpn_trio.packet.opcodes import Opcode
-from minivpn_trio.packetmuxer.control_wrap import ControlWrap, NoWrap, StaticKey, TlsAuth, TlsCrypt
+from minivpn_trio.packetmuxer.control_wrap import ControlWrap, NoWrap, StaticKey, TlsCrypt
 from minivpn_trio.packetmuxer.early_negotiation import (
     FIRST_REPLAY_ID,
     EarlyFlag,
@@ -22,6 +22,7 @@ from minivpn_trio.packetmuxer.early_negotiation import (
     serialize_early,
 )
 from minivpn_trio.packetmuxer.muxer import MAX_CONTROL_DATAGRAM, PacketMuxer
+from minivpn_trio.packetmuxer.tls_auth import TlsAuth
 from minivpn_trio.packetmuxer.tls_crypt_v2 import TlsCryptV2, TlsCryptV2Server
 
 KEY0, KEY1, ID0, ID1 = KeyID(0), KeyID(1), PacketID(0), PacketID(1)

@@ -15,8 +15,9 @@ from minivpn_trio.items import Burst, ForeignBurst, SequencedPacket
 from minivpn_trio.packet.codec import NO_SESSION, ControlPacket, parse_control_untrusted, serialize_control
 from minivpn_trio.packet.ids import KeyID, PacketID, Role, SessionID
 from minivpn_trio.packet.opcodes import Opcode
-from minivpn_trio.packetmuxer.control_wrap import ControlWrap, NoWrap, StaticKey, TlsAuth, TlsCrypt
+from minivpn_trio.packetmuxer.control_wrap import ControlWrap, NoWrap, StaticKey, TlsCrypt
 from minivpn_trio.packetmuxer.muxer import MAX_CONTROL_DATAGRAM, PacketMuxer
+from minivpn_trio.packetmuxer.tls_auth import TlsAuth
 from minivpn_trio.tracing import PacketTraced, TraceRecord
 
 SERVER_SID = SessionID(b"\xa1" * 8)
