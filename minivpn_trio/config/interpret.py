@@ -129,6 +129,8 @@ def _run_together(statement: Statement) -> str:
     if statement.name in _NO_HINT_FOR:
         return ""
     for value in statement.values:
+        if not value.endswith(_LONG_NAMES):
+            continue  # so it is nearly always, and there are hundreds of names
         for name in _LONG_NAMES:
             if len(value) > len(name) and value.endswith(name):
                 return f"; has the line break before '{name}' got lost?"

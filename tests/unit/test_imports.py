@@ -77,6 +77,16 @@ def test_what_is_imported_late_is_there_when_it_is_wanted() -> None:
         import_module(name)
 
 
+def test_an_address_needs_no_codec_of_names() -> None:
+    code = """
+import socket, trio
+from minivpn_trio.networkio.dial import is_numeric, lookup
+assert is_numeric("192.0.2.1")
+trio.run(lookup, "192.0.2.1", 1194, socket.SOCK_DGRAM)
+"""
+    assert "encodings.idna" not in modules_after(code)
+
+
 def test_nothing_is_imported_between_the_first_packet_and_the_last_of_a_handshake() -> None:
     """A whole tunnel in one process: scapy comes after it is up, in a thread; nothing else comes at all."""
     modules_before, modules_after_ready = handshake_imports()
