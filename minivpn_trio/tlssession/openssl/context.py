@@ -86,14 +86,14 @@ class TLSContext:
 
     def open(self, unix_time: float | None = None) -> TLSEngine:
         """A new TLS session. Certificates are judged as of ``unix_time`` (None: the system's clock)."""
-        changed = self.revocations.refresh()
-        if unix_time is None:
-            if changed:
-                self._context = self._build()
-        elif changed or self._as_of is None or abs(unix_time - self._as_of) > _SAME_TIME:
+        judged = self._as_of
+        if self.revocations.refresh() or (
+            unix_time is not None and judged is not None and abs(unix_time - judged) > _SAME_TIME
+        ):
             # A store keeps the first time that it is told, so another one is needed; half a
             # millisecond, since everything is parsed.
-            self._context = self._build()
+            self._context, self._as_of = self._build(), None
+        if unix_time is not None and self._as_of is None:
             store = self._context.get_cert_store()
             assert store is not None
             store.set_time(datetime.datetime.fromtimestamp(unix_time, datetime.UTC).replace(tzinfo=None))

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
+from OpenSSL import SSL
 from tlssession_pair import client_config, server_config
 from tlssession_pki import (
     CA,
@@ -425,6 +426,23 @@ def test_a_handshake_without_end() -> None:
     with pytest.raises(ConnectError, match="never ends"):
         for _ in range(MAX_HANDSHAKE // 1000 + 1):
             engine.feed(b"\x16\x03\x03\x3f\xff" + bytes(995))
+
+
+def test_the_first_session_has_the_context_that_proved_it_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another is made when the time at which certificates are judged has moved, as a store keeps the first."""
+    made: list[None] = []
+
+    class Counted(SSL.Context):
+        def __init__(self, method: int) -> None:
+            made.append(None)
+            super().__init__(method)
+
+    monkeypatch.setattr(SSL, "Context", Counted)
+    context = TLSContext(client_config(), Role.CLIENT)
+    assert len(made) == 1
+    for later, contexts in ((0, 1), (30, 1), (100, 2), (130, 2), (100 + DAY, 3)):
+        context.open(UNIX_TIME + later)
+        assert len(made) == contexts
 
 
 # -- the profile's own certificate and key
