@@ -31,9 +31,10 @@ from .items import Burst, TunnelUp
 from .networkio.dial import DialerContext
 from .packet.ids import RandomBytes
 from .ports import Inlet, WaitingOutlet
-from .profiles import load_config
+from .profiles import load_for_client
 from .tlssession.login import OnChallenge
 from .tlssession.material import is_locked
+from .tlssession.openssl import TLSContext
 from .upkeep import Upkeep
 from .wiring import Lifetime, Pipes
 
@@ -64,6 +65,7 @@ class Client(trio.abc.Channel[Burst]):
         config: TunnelConfig,
         pipes: Pipes,
         *,
+        context: TLSContext | None = None,
         connect: DialerContext | None = None,
         on_event: Callable[[Event], None] | None = None,
         on_challenge: OnChallenge | None = None,
@@ -79,6 +81,7 @@ class Client(trio.abc.Channel[Burst]):
         self._upkeep = Upkeep(
             config,
             pipes,
+            context=context,
             emit=self.emit,
             connect=connect,
             on_challenge=on_challenge,
@@ -244,14 +247,15 @@ async def open_client(
     could be reached. An exception of the block's body leaves it as it is, in
     no exception group of ours. The caller's cancel scope bounds the connecting.
     """
-    settings = load_config(config, credentials=credentials)
+    settings, context = load_for_client(config, credentials=credentials)
     settings.validate(can_ask=on_challenge is not None)
-    if on_challenge is not None:
+    if on_challenge is not None and context is None:
         settings = await _unlocked(settings, on_challenge)
     with Pipes(Lifetime.CLIENT) as pipes:
         client = Client(
             settings,
             pipes,
+            context=context,
             connect=connect,
             on_event=on_event,
             on_challenge=on_challenge,

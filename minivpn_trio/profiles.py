@@ -9,7 +9,7 @@ about. Above the stages, since they know what they can use.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from .config import ovpn
@@ -18,10 +18,10 @@ from .config.profile import Diagnostic, Finding, Profile
 from .errors import ConfigError
 from .packet.ids import Role
 from .packetmuxer.control_wrap import make_control_wrap
-from .tlssession.openssl import look_at_settings
+from .tlssession.openssl import TLSContext, look_at_settings
 from .tlssession.peer_info import check_peer_info
 
-__all__ = ["examine", "load_config", "read_profile"]
+__all__ = ["examine", "load_config", "load_for_client", "read_profile"]
 
 
 def read_profile(
@@ -42,10 +42,14 @@ def examine(profile: Profile) -> Profile:
 
     What is locked by a pass phrase that is not known, or in a file that is not there, is left alone.
     """
+    return _with(profile, (*look_at_settings(profile.partial), *_look_at_rest(profile.partial)))
+
+
+def _with(profile: Profile, findings: Iterable[Finding]) -> Profile:
     known = {each.directive for each in profile.errors} | {each.directive for each in profile.missing}
     found = [
         Diagnostic(severity, profile.lines.get(directive), directive, message)
-        for severity, directive, message in (*look_at_settings(profile.partial), *_look_at_rest(profile.partial))
+        for severity, directive, message in findings
         if directive not in known
     ]
     order = sorted((*profile.diagnostics, *found), key=lambda each: (each.line is None, each.line or 0))
@@ -87,3 +91,19 @@ def load_config(
     if isinstance(source, TunnelConfig):
         return ovpn.load_config(source, credentials=credentials, key_password=key_password)
     return read_profile(source, credentials=credentials, key_password=key_password).require()
+
+
+def load_for_client(
+    source: str | os.PathLike[str] | TunnelConfig, *, credentials: Credentials | None = None
+) -> tuple[TunnelConfig, TLSContext | None]:
+    """Like ``load_config``, for who connects at once: with the TLS context of a profile, whose making is the proof that
+    its certificates and keys can be used. None: ``source`` is no profile, or its key is locked."""
+    if isinstance(source, TunnelConfig):
+        return ovpn.load_config(source, credentials=credentials), None
+    profile = ovpn.read_profile(source, credentials=credentials)
+    try:
+        context = TLSContext(profile.partial, Role.CLIENT) if profile.ok else None
+    except ConfigError:
+        context = None  # examined for all that is wrong, with its lines
+    examined = examine(profile) if context is None else _with(profile, _look_at_rest(profile.partial))
+    return examined.require(), context

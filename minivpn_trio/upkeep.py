@@ -70,6 +70,7 @@ PROGRESS = {stage: progress for progress, stage in enumerate(Stage)}
 class Upkeep:
     """What keeps one client's tunnel up. ``run`` does it, once; the rest tells how it goes.
 
+    ``context`` is that of ``config``, where it was made already.
     ``emit`` is called with each event and must not raise. Raises ConfigError for certificates and keys that cannot be
     used: they are parsed once, and before anything is dialled.
     """
@@ -79,6 +80,7 @@ class Upkeep:
         config: TunnelConfig,
         pipes: Pipes,
         *,
+        context: TLSContext | None,
         emit: Callable[[Event], None],
         connect: DialerContext | None,
         on_challenge: OnChallenge | None,
@@ -95,7 +97,7 @@ class Upkeep:
         self._rng = rng
         self._unix_time = unix_time
         self._login = Login(config, salt=rng(16), can_ask=on_challenge is not None)
-        self._context = TLSContext(config, Role.CLIENT)
+        self._context = context or TLSContext(config, Role.CLIENT)
         self._rotation = Rotation(config, random.Random(rng(16)))
         #: The connection that there is now, whether the tunnel is up or not.
         self.connection: Connection | None = None

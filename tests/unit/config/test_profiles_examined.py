@@ -15,7 +15,7 @@ from minivpn_trio.config.model import Remote, TunnelConfig
 from minivpn_trio.config.ovpn import parse_profile
 from minivpn_trio.config.profile import Profile
 from minivpn_trio.errors import ConfigError
-from minivpn_trio.profiles import examine, read_profile
+from minivpn_trio.profiles import examine, load_for_client, read_profile
 from minivpn_trio.testing import CertificateAuthority, static_key
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -31,6 +31,12 @@ LINE = 5
 def text(*lines: str, ca: str = CA.cert.decode(), cert: str = ALICE.cert.decode(), key: bytes = ALICE.key) -> str:
     head = ["client", "dev tun", "remote 192.0.2.1", "remote-cert-tls server", *lines]
     return "\n".join(head) + f"\n<ca>\n{ca}</ca>\n<cert>\n{cert}</cert>\n<key>\n{key.decode()}</key>\n"
+
+
+def locked(key: bytes) -> bytes:
+    return serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+    )
 
 
 def look(profile: str) -> Profile:
@@ -103,10 +109,33 @@ def test_certificates_and_keys(profile: str, directive: str, tmp_path: Path) -> 
     path.write_text(profile)
     (error,) = read_profile(path).errors
     assert (error.line, error.directive) == (line_of(profile, f"<{directive}>"), directive)
-    with pytest.raises(ConfigError) as caught:
-        load_config(path)
-    assert (caught.value.line, caught.value.directive) == (error.line, directive)
-    assert caught.value.file == str(path)
+    for load in (load_config, load_for_client):
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        assert (caught.value.line, caught.value.directive) == (error.line, directive)
+        assert caught.value.file == str(path)
+
+
+def test_a_good_profile_is_put_to_use_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who connects gets the TLS context that proved it good, and what is left to be looked at is."""
+    monkeypatch.setattr("minivpn_trio.profiles.look_at_settings", None)
+    path = tmp_path / "a.ovpn"
+    path.write_text(text())
+    config, context = load_for_client(path)
+    assert config == parse_profile(path.read_bytes()).require()
+    assert context is not None
+    assert context.has_ca
+    path.write_text(text("push-peer-info", *(f"setenv UV_{number} {'x' * 240}" for number in range(20))))
+    with pytest.raises(ConfigError, match="push-peer-info"):
+        load_for_client(path)
+
+
+def test_what_is_locked_or_no_profile_has_no_context_yet(tmp_path: Path) -> None:
+    path = tmp_path / "a.ovpn"
+    path.write_text(text(key=locked(ALICE.key)))
+    config, context = load_for_client(path)
+    assert context is None
+    assert load_for_client(config) == (config, None)
 
 
 def test_all_at_once() -> None:
@@ -139,13 +168,11 @@ def test_unknown_groups_among_known_ones_are_a_warning() -> None:
 
 
 def test_what_is_locked_or_missing_is_left_alone(tmp_path: Path) -> None:
-    locked = serialization.load_pem_private_key(BOB.key, None).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
-    )
-    profile = look(text(key=locked))
+    key = locked(BOB.key)
+    profile = look(text(key=key))
     assert profile.ok
     assert profile.needs == ("askpass",)
-    (error,) = examine(parse_profile(text(key=locked).encode(), key_password=b"x")).errors
+    (error,) = examine(parse_profile(text(key=key).encode(), key_password=b"x")).errors
     assert error.directive == "key"
 
     files = "ca no.crt\ncert no.crt\nkey no.key\n"
