@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DropReason, ProtocolError, TunnelClosed
@@ -41,6 +42,9 @@ __all__ = ["DataChannel"]
 #: IP packets begin with 0x45 or more (version 4 or 6 in the high bits), pings and OCC messages
 #: with less; so does the empty packet. One comparison sorts out what needs a closer look.
 LOWEST_IP = b"\x40"
+
+#: As bytes; of an empty datagram none.
+first_byte: Callable[[bytes], bytes] = itemgetter(slice(1))
 
 HEADER_SIZES = {Opcode.DATA_V1: V1_HEADER_SIZE, Opcode.DATA_V2: V2_HEADER_SIZE}
 
@@ -156,18 +160,17 @@ class DataChannel:
             packets = self._with_early(packets, now)
         tracer = self._tracer
         drops_before = self.drops.copy() if tracer is not None else None
-        firsts = {packet[:1] for packet in packets}
+        bytes_before = self._bytes_in
+        firsts = set(map(first_byte, packets))
         opened: Burst = []
         if len(firsts) == 1:
             opened = self._open_run(firsts.pop(), packets, now)
         else:
-            for first, run in groupby(packets, lambda packet: packet[:1]):
+            for first, run in groupby(packets, first_byte):
                 opened += self._open_run(first, list(run), now)
-        size = sum(map(len, opened))
         self._packets_in += len(opened)
-        self._bytes_in += size
-        if size and self._keepalive.inactive:
-            self._keepalive.count(size, now)
+        if self._keepalive.inactive and self._bytes_in > bytes_before:
+            self._keepalive.count(self._bytes_in - bytes_before, now)
         if tracer is not None and drops_before is not None and packets:
             self._trace_in(tracer, packets, self.drops - drops_before, now)
         return opened
@@ -180,9 +183,9 @@ class DataChannel:
             packets = [packet for packet in packets if packet]
         if not packets:
             return []
-        sealed = self._seal(packets, now)
+        size = sum(map(len, packets))
+        sealed = self._seal(packets, now, size)
         if sealed:
-            size = sum(map(len, packets))
             self._packets_out += len(packets)
             self._bytes_out += size
             if self._keepalive.inactive:
@@ -282,15 +285,18 @@ class DataChannel:
             slot.sends_at = now
             self._sender_until = now
         usage = slot.usage
+        size = sum(map(len, texts))
         usage.packets_in += len(texts)
-        usage.bytes_in += sum(map(len, texts))
+        usage.bytes_in += size
         self._check_limits(slot, now)
+        fresh = texts
         if slot.fragment_limit is not None:
             texts = self._join_fragments_untrusted(texts, now)
         if slot.framing is not None:
             texts = slot.framing.decode_burst_untrusted(texts, drops)
         if texts and min(texts) < LOWEST_IP:
             texts = self._without_messages(slot, texts)
+        self._bytes_in += size if texts is fresh else sum(map(len, texts))
         return texts
 
     def _decrypt_foreign(self, burst: ForeignBurst, now: float) -> Burst:
@@ -369,8 +375,8 @@ class DataChannel:
 
     # The way out
 
-    def _seal(self, packets: Sequence[Buffer], now: float) -> Burst:
-        """``packets``, none of them empty, as datagrams."""
+    def _seal(self, packets: Sequence[Buffer], now: float, size: int | None = None) -> Burst:
+        """``packets``, none of them empty, as datagrams; ``size`` is how many bytes they are, if that is known."""
         if now >= self._keys_expire_at:
             self._expire_keys(now)
         if now >= self._sender_until:
@@ -397,7 +403,7 @@ class DataChannel:
         # The ids are spent before they are used: not even an error makes one come twice.
         first_id = usage.next_id
         usage.packets_out += count
-        usage.bytes_out += sum(map(len, texts))
+        usage.bytes_out += size if size is not None and texts is packets else sum(map(len, texts))
         sealed = slot.sealer.seal_burst(first_id, texts)
         self._keepalive.last_sent = now
         self._check_limits(slot, now)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minivpn_trio.datachannel.aead import AEAD_ALGORITHMS, AeadOpener, AeadSealer
 from minivpn_trio.datachannel.channel import DataChannel
 from minivpn_trio.datachannel.keepalive import PING
 from minivpn_trio.datachannel.occ import OCC_MAGIC
@@ -50,6 +53,40 @@ def test_every_packet_comes_back(suite: tuple[str, str], options: dict[str, obje
             assert receiver.decrypt_burst(sender.encrypt_burst(burst, 0.0), 0.0) == burst
         assert not sender.drops
         assert not receiver.drops
+
+
+@given(
+    cipher=st.sampled_from(list(AEAD_ALGORITHMS)),
+    header=st.sampled_from([b"\x33", b"\x4b\xab\xcd\xef", b"\x48\x00\x00\x00"]),
+    first_id=st.integers(min_value=1, max_value=2**32 - 65),
+    texts=st.lists(st.binary(min_size=1, max_size=100), min_size=1, max_size=64),
+    damage=st.dictionaries(
+        st.integers(min_value=0, max_value=63), st.integers(min_value=-1, max_value=40), max_size=12
+    ),
+)
+def test_a_burst_is_its_packets_one_by_one(
+    cipher: str, header: bytes, first_id: int, texts: list[bytes], damage: dict[int, int]
+) -> None:
+    """Sealed together or each by itself; opened too, where some are forged (-1) or cut off."""
+    slots = bytes(range(64)), bytes(range(64, 128))
+    sealer, opener, single = AeadSealer(cipher, *slots, header), AeadOpener(cipher, *slots), AeadOpener(cipher, *slots)
+    sealed = sealer.seal_burst(first_id, texts)
+    assert sealed == [sealer.seal_burst(first_id + n, [text])[0] for n, text in enumerate(texts)]
+    assert sealer.seal_burst(first_id, [memoryview(text) for text in texts]) == sealed
+    ids, opened = opener.open_run_untrusted(sealed, len(header), Counter())
+    assert (list(ids), opened) == (list(range(first_id, first_id + len(texts))), texts)
+    packets = sealed.copy()
+    for n in damage.keys() & range(len(packets)):
+        forged = packets[n][:-1] + bytes([packets[n][-1] ^ 1])
+        packets[n] = forged if damage[n] < 0 else packets[n][: damage[n] + 1]
+    drops: Counter[DropReason] = Counter()
+    single_drops: Counter[DropReason] = Counter()
+    singles = [single.open_run_untrusted([packet], len(header), single_drops) for packet in packets]
+    ids, opened = opener.open_run_untrusted(packets, len(header), drops)
+    assert ids == tuple(packet_id for few, _ in singles for packet_id in few)
+    assert opened == [text for _, few in singles for text in few]
+    assert drops == single_drops
+    assert opener.failures == single.failures
 
 
 def accepts_nothing(receiver: DataChannel, datagram: bytes) -> bool:

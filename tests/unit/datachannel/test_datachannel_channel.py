@@ -16,7 +16,7 @@ from minivpn_trio.errors import ConfigError, DropReason
 from minivpn_trio.events import SessionState
 from minivpn_trio.packet.ids import Role
 from minivpn_trio.tracing import BurstTraced, TraceRecord
-from tests.unit.datachannel.data_keys import CIPHERS, ipv4, make_channel, make_keys, make_pair
+from tests.unit.datachannel.data_keys import CIPHERS, COMPRESSIONS, ipv4, make_channel, make_keys, make_pair
 
 PACKETS = [ipv4(b"packet %d" % n) for n in range(64)]
 
@@ -95,6 +95,22 @@ def test_nothing_is_sent_before_the_first_key() -> None:
     assert channel.stats().packets_out == 0
     assert channel.next_timeout() is None
     assert channel.handle_timeout(0.0) == []
+
+
+@pytest.mark.parametrize("options", [{"compression": name} for name in COMPRESSIONS] + [{"fragment": 400}], ids=str)
+def test_what_is_counted_is_ip_packets_without_framings_and_messages(options: dict[str, object]) -> None:
+    client, server = make_pair(**options)
+    size = sum(map(len, PACKETS))
+    sealed = client.encrypt_burst([*PACKETS, PING], 0.0)
+    # Two runs: what names another key is between.
+    assert server.decrypt_burst([*sealed[:20], b"\x4f" + bytes(60), *sealed[20:]], 0.0) == PACKETS
+    assert (server.stats().packets_in, server.stats().bytes_in, server.stats().pings_in) == (64, size, 1)
+    assert (client.stats().packets_out, client.stats().bytes_out) == (65, size + len(PING))
+    sent, received = client._slots.newest, server._slots.newest
+    assert sent is not None
+    assert received is not None
+    framed = size + len(PING) + 65 * sent.frame_size
+    assert (sent.usage.bytes_out, received.usage.bytes_in) == (framed, framed)
 
 
 def test_nothing_is_read_before_the_first_key() -> None:
