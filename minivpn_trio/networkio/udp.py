@@ -20,6 +20,7 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import trio
@@ -117,7 +118,7 @@ class UDPTransport:
                 burst, self._unread = self._unread[:MAX_BURST], self._unread[MAX_BURST:]
             else:
                 await trio.lowlevel.wait_readable(self._sock)
-                burst = self._drain(self._receive_coalesced if self._coalescing else None)
+                burst = self._drain()
                 if len(burst) > MAX_BURST:
                     burst, self._unread = burst[:MAX_BURST], burst[MAX_BURST:]
             if burst:
@@ -142,31 +143,28 @@ class UDPTransport:
         self._look_at = self.packets_in + (COALESCING_TRIAL if wanted else COALESCING_PAUSE)
         self._coalesced = 0
 
-    def _receive_coalesced(self, size: int) -> bytes | list[bytes]:
-        """What ``recv`` returns, or the datagrams that the kernel had joined."""
-        data, ancillary, _, _ = self._sock.recvmsg(size, COALESCED_SPACE)
-        if not ancillary:
-            return data
-        step = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
-        if len(data) <= step:
-            return data
+    def _receive_coalesced(self) -> list[bytes]:
+        """The datagrams that the kernel had joined, or one that came alone."""
+        data, ancillary, _, _ = self._sock.recvmsg(RECEIVE_SIZE, COALESCED_SPACE)
+        step = int.from_bytes(ancillary[0][2][:4], sys.byteorder) if ancillary else 0
+        if not 0 < step < len(data):
+            return [data]
         datagrams = [data[start : start + step] for start in range(0, len(data), step)]
         self._coalesced += len(datagrams)
         return datagrams
 
-    def _drain(self, receive: Callable[[int], bytes | list[bytes]] | None = None) -> Burst:
-        receive = receive or self._sock.recv
+    def _drain(self) -> Burst:
+        """Read until the socket is empty or 64 datagrams are there; those that the kernel had joined may be more."""
         burst: Burst = []
-        append = burst.append
         errors = 0
         try:
-            while len(burst) < MAX_BURST:
+            while len(burst) < MAX_BURST and errors < MAX_ERRORS_IN_A_ROW:
                 try:
-                    data = receive(RECEIVE_SIZE)
-                    if type(data) is bytes:
-                        append(data)
+                    if self._coalescing:
+                        burst += self._receive_coalesced()
                     else:
-                        burst += data  # type: ignore[arg-type]
+                        # A loop that runs in C. What it received before it met an error is in the list.
+                        burst.extend(map(self._sock.recv, repeat(RECEIVE_SIZE, MAX_BURST - len(burst))))
                 except BlockingIOError:
                     break
                 except OSError as exc:
@@ -174,8 +172,6 @@ class UDPTransport:
                         raise
                     self.drops[DropReason.NOT_READY] += 1
                     errors += 1
-                    if errors >= MAX_ERRORS_IN_A_ROW:
-                        break
         except OSError:
             if not burst:
                 raise

@@ -155,15 +155,16 @@ class PacketMuxer:
         """
         self._later_wrap = self._wrap.renegotiation(exported, self._role)
 
+    def is_data(self, burst: Burst) -> bool:
+        """Whether all of ``burst`` is data of a session that is bound, so that there is nothing to sort."""
+        try:
+            return self._remote is not None and DATA_FIRST_BYTES.issuperset(map(first_byte, burst))
+        except IndexError:
+            return False  # An empty datagram: it is counted with the rest.
+
     def handle_datagrams(self, burst: Burst, now: float) -> Demuxed:
         """Sort what arrived. Never raises; what is not ours is dropped and counted."""
-        if self._remote is not None:
-            try:
-                if DATA_FIRST_BYTES.issuperset(map(first_byte, burst)):
-                    return Demuxed(burst, [], False)
-            except IndexError:
-                pass  # An empty datagram: it is counted with the rest.
-        return self._sort(burst, now)
+        return Demuxed(burst, [], False) if self.is_data(burst) else self._sort(burst, now)
 
     def wrap_control(self, packets: list[SequencedPacket], now: float) -> Burst:
         """The datagrams for ``packets``.

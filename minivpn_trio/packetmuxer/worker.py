@@ -24,9 +24,11 @@ async def move_up(
     ``notify`` is told once, before the packets that bound the session are passed on. Control
     packets that find no room are dropped: they were not acknowledged, so the peer repeats them.
     """
-    receive, handle, clock = inlet.receive, muxer.handle_datagrams, trio.current_time
+    receive, is_data, handle, clock = inlet.receive, muxer.is_data, muxer.handle_datagrams, trio.current_time
 
     def sort(burst: Burst) -> Burst:
+        if is_data(burst):
+            return burst
         demuxed = handle(burst, clock())
         if demuxed.bound:
             notify.offer(RemoteBound())

@@ -59,15 +59,18 @@ def test_every_packet_comes_back(suite: tuple[str, str], options: dict[str, obje
     cipher=st.sampled_from(list(AEAD_ALGORITHMS)),
     header=st.sampled_from([b"\x33", b"\x4b\xab\xcd\xef", b"\x48\x00\x00\x00"]),
     first_id=st.integers(min_value=1, max_value=2**32 - 65),
-    texts=st.lists(st.binary(min_size=1, max_size=100), min_size=1, max_size=64),
-    damage=st.dictionaries(
-        st.integers(min_value=0, max_value=63), st.integers(min_value=-1, max_value=40), max_size=12
+    # Each with what befalls it.
+    fates=st.lists(
+        st.tuples(st.binary(min_size=1, max_size=100), st.none() | st.integers(min_value=-1, max_value=40)),
+        min_size=1,
+        max_size=64,
     ),
 )
 def test_a_burst_is_its_packets_one_by_one(
-    cipher: str, header: bytes, first_id: int, texts: list[bytes], damage: dict[int, int]
+    cipher: str, header: bytes, first_id: int, fates: list[tuple[bytes, int | None]]
 ) -> None:
     """Sealed together or each by itself; opened too, where some are forged (-1) or cut off."""
+    texts = [text for text, _ in fates]
     slots = bytes(range(64)), bytes(range(64, 128))
     sealer, opener, single = AeadSealer(cipher, *slots, header), AeadOpener(cipher, *slots), AeadOpener(cipher, *slots)
     sealed = sealer.seal_burst(first_id, texts)
@@ -75,10 +78,10 @@ def test_a_burst_is_its_packets_one_by_one(
     assert sealer.seal_burst(first_id, [memoryview(text) for text in texts]) == sealed
     ids, opened = opener.open_run_untrusted(sealed, len(header), Counter())
     assert (list(ids), opened) == (list(range(first_id, first_id + len(texts))), texts)
-    packets = sealed.copy()
-    for n in damage.keys() & range(len(packets)):
-        forged = packets[n][:-1] + bytes([packets[n][-1] ^ 1])
-        packets[n] = forged if damage[n] < 0 else packets[n][: damage[n] + 1]
+    packets = [
+        packet if fate is None else packet[:-1] + bytes([packet[-1] ^ 1]) if fate < 0 else packet[: fate + 1]
+        for packet, (_, fate) in zip(sealed, fates, strict=True)
+    ]
     drops: Counter[DropReason] = Counter()
     single_drops: Counter[DropReason] = Counter()
     singles = [single.open_run_untrusted([packet], len(header), single_drops) for packet in packets]

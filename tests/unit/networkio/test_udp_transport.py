@@ -216,6 +216,57 @@ async def test_closing_wakes_the_receiver(udp_pair: tuple[UDPTransport, socket.s
         await transport.aclose()
 
 
+class Script:
+    """A socket from which ``events`` come, then nothing."""
+
+    def __init__(self, *events: bytes | OSError) -> None:
+        self.events = list(events)
+
+    def recv(self, size: int) -> bytes:
+        if not self.events:
+            raise BlockingIOError
+        event = self.events.pop(0)
+        if isinstance(event, OSError):
+            raise event
+        return event
+
+
+MORE_THAN_A_BURST: list[bytes | OSError] = [bytes([n]) for n in range(MAX_BURST + 6)]
+
+
+def refusal() -> OSError:
+    return ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("established", "events", "drains", "lost"),
+    [
+        (True, [b"1", refusal(), b"2", b"", refusal(), b"3"], [[b"1", b"2", b"", b"3"]], 2),
+        (True, [refusal()] * udp.MAX_ERRORS_IN_A_ROW + [b"1"], [[], [b"1"]], udp.MAX_ERRORS_IN_A_ROW),
+        (True, [b"1", OSError(errno.EINVAL, "Invalid argument")], [[b"1"], []], 0),
+        (False, [b"1", b"2", refusal(), b"3"], [[b"1", b"2"], [b"3"]], 0),
+        (False, MORE_THAN_A_BURST, [MORE_THAN_A_BURST[:MAX_BURST], MORE_THAN_A_BURST[MAX_BURST:]], 0),
+    ],
+    ids=["losses between", "too many", "an error behind a datagram", "not up yet", "more than a burst"],
+)
+def test_what_came_before_an_error_is_received(
+    udp_pair: tuple[UDPTransport, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    established: bool,
+    events: list[bytes | OSError],
+    drains: list[list[bytes]],
+    lost: int,
+) -> None:
+    transport, _ = udp_pair
+    if established:
+        transport.established()
+    inner = transport._sock
+    monkeypatch.setattr(transport, "_sock", Script(*events))
+    assert [transport._drain() for _ in drains] == drains
+    assert transport.drops[DropReason.NOT_READY] == lost
+    monkeypatch.setattr(transport, "_sock", inner)
+
+
 async def test_an_oversized_datagram_is_dropped_and_counted(udp_pair: tuple[UDPTransport, socket.socket]) -> None:
     transport, server = udp_pair
     await transport.send([b"x" * 65508, b"fits"])
