@@ -13,11 +13,15 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from minivpn_trio.datachannel.aead import AeadOpener, AeadSealer
 from minivpn_trio.datachannel.channel import DataChannel
 from minivpn_trio.items import DataChannelKey
 from minivpn_trio.packet.ids import KeyID, Role
@@ -77,9 +81,12 @@ def channel_contestants(
 
 
 def alternatives(packets: list[bytes]) -> Iterator[tuple[str, Work]]:
-    """AES-256-GCM with the tag moved in front: concatenation against buffers filled in place."""
-    gcm = AESGCM(bytes(range(32)))
-    implicit_iv = bytes(8)
+    """AES-256-GCM with the tag moved in front: in one loop or step by step; concatenation against buffers filled
+    in place, both with the heads there already."""
+    slots = bytes(range(64)), bytes(64)
+    gcm = AESGCM(slots[0][:32])
+    implicit_iv = slots[1][:8]
+    sealer, opener = AeadSealer("AES-256-GCM", *slots, b"\x48\0\0\0"), AeadOpener("AES-256-GCM", *slots)
     size = len(packets[0])
     heads = [(0x48000000 << 32 | n).to_bytes(8, "big") for n in range(1, len(packets) + 1)]
     boxes = [gcm.encrypt(head[4:] + implicit_iv, packet, head) for head, packet in zip(heads, packets, strict=True)]
@@ -92,6 +99,32 @@ def alternatives(packets: list[bytes]) -> Iterator[tuple[str, Work]]:
     def library_decrypt() -> None:
         for head, box in zip(heads, boxes, strict=True):
             gcm.decrypt(head[4:] + implicit_iv, box, head)
+
+    def stepwise_encrypt() -> list[bytes]:
+        return sealer.seal_burst(1, packets)
+
+    def stepwise_decrypt() -> list[bytes]:
+        return opener.open_run_untrusted(wires, 4, Counter())[1]
+
+    def one_loop_encrypt() -> list[bytes]:
+        sealed = []
+        for number, packet in enumerate(packets, 0x48000000 << 32 | 1):
+            head = number.to_bytes(8, "big")
+            box = gcm.encrypt(head[4:] + implicit_iv, packet, head)
+            sealed.append(head + box[-16:] + box[:-16])
+        return sealed
+
+    def one_loop_decrypt() -> list[bytes]:
+        opened = []
+        failed = 0
+        ids = [wire[4:8] for wire in wires]
+        struct.unpack(f">{len(ids)}I", b"".join(ids))
+        for id_, wire in zip(ids, wires, strict=True):
+            try:
+                opened.append(gcm.decrypt(id_ + implicit_iv, wire[24:] + wire[8:24], wire[:8]))
+            except InvalidTag:
+                failed += 1
+        return opened
 
     def concatenate_encrypt() -> list[bytes]:
         sealed = []
@@ -157,15 +190,21 @@ def alternatives(packets: list[bytes]) -> Iterator[tuple[str, Work]]:
             start = end
         return opened
 
+    assert stepwise_encrypt() == one_loop_encrypt() == wires
+    assert stepwise_decrypt() == one_loop_decrypt() == packets
     assert concatenate_encrypt() == join_encrypt() == scratch_encrypt() == [bytes(v) for v in slab_encrypt()] == wires
     assert concatenate_decrypt() == scratch_decrypt() == [bytes(view) for view in slab_decrypt()] == packets
     yield "library alone: encrypt", library_encrypt
     yield "library alone: decrypt", library_decrypt
-    yield "encrypt, concatenate (chosen)", concatenate_encrypt
-    yield "encrypt, join memoryviews", join_encrypt
+    yield "encrypt, step by step (chosen)", stepwise_encrypt
+    yield "encrypt, all steps in one loop", one_loop_encrypt
+    yield "encrypt, heads given, concatenate", concatenate_encrypt
+    yield "encrypt, heads given, join memoryviews", join_encrypt
     yield "encrypt_into scratch, copy out", scratch_encrypt
     yield "encrypt_into slab, memoryviews out", slab_encrypt
-    yield "concatenate, decrypt (chosen)", concatenate_decrypt
+    yield "decrypt, step by step (chosen)", stepwise_decrypt
+    yield "decrypt, all steps in one loop", one_loop_decrypt
+    yield "decrypt without ids, concatenate", concatenate_decrypt
     yield "decrypt_into scratch, copy out", scratch_decrypt
     yield "decrypt_into slab, memoryviews out", slab_decrypt
 

@@ -10,7 +10,7 @@ HMAC slot (reference: crypto.c, openvpn_encrypt_aead).
 
 This is where most of a tunnel's time goes, and a third of it is the
 interpreter's. So a burst takes each step as a whole, by loops that run inside
-``map`` and ``struct``: a tenth to a seventh less than one loop with all steps
+``map`` and ``struct``: an eighth less than one loop with all steps
 for each packet. ``encrypt_into`` and ``decrypt_into`` on preallocated
 buffers were measured too (benchmarks/micro/datachannel.py) and
 are slower: the library wants the tag behind the ciphertext and OpenVPN puts it
