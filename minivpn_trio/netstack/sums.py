@@ -108,5 +108,5 @@ def _totals(pieces: Sequence[bytes]) -> list[int]:
         if size & 1:
             number <<= 8
         number = (number >> half) + (number & low_half)
-        append((number >> quarter) + (number & low_quarter))
+        append(((number >> quarter) + (number & low_quarter)) % 65535)
     return sums

@@ -33,6 +33,7 @@ from struct import Struct
 from typing import Any
 
 from . import sums
+from .sequence import MASK
 from .tcp.options import TIMESTAMP_PREFIX
 
 __all__ = [
@@ -216,9 +217,16 @@ class SegmentBuilder:
         return head + _NUMBERS.pack(seq, ack, offset_and_flags, window, -total % 65535, 0) + body
 
     def build_train(
-        self, pieces: Sequence[tuple[int, bytes]], ack: int, flags: int, window: int, tsval: int, tsecr: int
+        self,
+        positions: Sequence[int],
+        payloads: Sequence[bytes],
+        ack: int,
+        flags: int,
+        window: int,
+        tsval: int,
+        tsecr: int,
     ) -> list[bytes]:
-        """One segment for each (sequence, payload), with everything else the same."""
+        """One segment for each payload, with everything else the same. ``positions`` are unwrapped or as on the wire."""
         packets: list[bytes] = []
         append = packets.append
         header_size, timestamps = self._header_size, self._timestamps
@@ -228,7 +236,8 @@ class SegmentBuilder:
         if timestamps:
             common += tsval + tsecr
         size_before, head, base = -1, b"", 0
-        for (seq, payload), number in zip(pieces, sums.totals([payload for _, payload in pieces]), strict=True):
+        for position, payload, number in zip(positions, payloads, sums.totals(payloads), strict=True):
+            seq = position & MASK
             size = len(payload)
             if size != size_before:
                 size_before = size

@@ -97,7 +97,8 @@ def test_a_train_is_its_segments(segment: TcpSegment, pieces: list[tuple[int, by
     segment.sack_blocks = ()
     builder = builder_for(segment)
     tsval, tsecr = segment.timestamps or (0, 0)
-    train = builder.build_train(pieces, segment.ack, segment.flags, segment.window, tsval, tsecr)
+    positions, contents = [seq + (7 << 32) for seq, _ in pieces], [payload for _, payload in pieces]
+    train = builder.build_train(positions, contents, segment.ack, segment.flags, segment.window, tsval, tsecr)
     for (seq, payload), packet in zip(pieces, train, strict=True):
         segment.seq, segment.payload = seq, payload
         assert packet == scapy_wire.build_tcp(segment)

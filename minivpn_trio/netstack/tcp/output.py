@@ -38,6 +38,7 @@ class Output(ControlBlock):
         if sender.pacer.due <= now:
             # Set again below if something is still held back. Perhaps there is nothing left to hold.
             sender.pacer.due = inf
+        accounted = False
         while sender.buffered or sender.fin or len(sender.board):
             room = self._network.room(self)
             if room <= 0:
@@ -49,9 +50,13 @@ class Output(ControlBlock):
             self._drained = min(self._drained, segments[0].start)
             self._network.paths.sent(self, now)
             self._account()
+            accounted = True
+            if sender.pacer.due != inf:
+                break
         if sender.nxt - sender.una > self.send_capacity >> 2:
             self._grow_send_buffer()
-        self._account()
+        if not accounted:
+            self._account()
         if self._acks.decide(receiver.mss, now):
             self._send_ack(now)
         self._arm()
@@ -70,14 +75,17 @@ class Output(ControlBlock):
         tsval, tsecr = self._tsval(now), self._ts_recent
         # It may stand before others among what is sent again.
         fins = [segment for segment in segments if segment.is_fin] if self.sender.fin_sent else ()
-        pieces = [(segment.start & MASK, segment.payload) for segment in segments if segment.payload]
-        packets: list[bytes] = []
-        if pieces:
-            # PSH on the last of a train whose end is the end of what was written.
-            last = None if self.sender.buffered else pieces.pop()
-            packets = builder.build_train(pieces, ack, ACK, window, tsval, tsecr) if pieces else []
-            if last is not None:
-                packets += builder.build_train([last], ack, ACK | PSH, window, tsval, tsecr)
+        if fins:
+            segments = [segment for segment in segments if segment.payload]
+        # PSH on the last of a train whose end is the end of what was written.
+        last = segments[-1] if segments and not self.sender.buffered else None
+        if last is not None:
+            segments = segments[:-1]
+        payloads = [segment.payload for segment in segments]
+        positions = [segment.start for segment in segments]
+        packets = builder.build_train(positions, payloads, ack, ACK, window, tsval, tsecr)
+        if last is not None:
+            packets.append(builder.build(last.start & MASK, ack, ACK | PSH, window, tsval, tsecr, last.payload))
         for fin in fins:
             packets.append(builder.build(fin.start & MASK, ack, FIN | ACK, window, tsval, tsecr))
         self._network.emit_train(packets)

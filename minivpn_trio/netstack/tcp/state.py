@@ -21,7 +21,7 @@ class TcpState(Enum):
     CLOSED = "CLOSED"
 
 
-#: Before the connection exists for both sides.
-HANDSHAKE = frozenset({TcpState.SYN_SENT, TcpState.SYN_RECEIVED})
+#: Before the connection exists for both sides. A tuple: the hash of a member of an enum is computed in Python.
+HANDSHAKE = (TcpState.SYN_SENT, TcpState.SYN_RECEIVED)
 #: Data may be written.
-SENDING = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
+SENDING = (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)

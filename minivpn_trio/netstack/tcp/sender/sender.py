@@ -43,7 +43,7 @@ class Sender(Acknowledgements):
             if control is None:
                 pacer.set_window(congestion.window, congestion.window < congestion.threshold, self.rto.srtt)
             else:
-                pacer.set_rate(control.pacing_rate)
+                pacer.set_rate(control.pacing_rate, self.rto.srtt)
         limit = min(limit, pacer.allowance(self.mss, now))
         if not limit:
             return segments
