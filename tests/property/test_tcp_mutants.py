@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "netstack"))
 
 import test_congestion
 import test_numbering
+import test_tcp_ack_losses
 import test_tcp_attacks
 import test_tcp_closed_window
 import test_tcp_listeners
@@ -47,6 +48,7 @@ from minivpn_trio.netstack.tcp.scoreboard import Scoreboard
 from minivpn_trio.netstack.tcp.sender import Sender
 from minivpn_trio.netstack.tcp.timewait import TimeWaitTable
 from minivpn_trio.netstack.tcp.undo import Undo
+from minivpn_trio.netstack.wire import SegmentBuilder
 
 Defect = tuple[Callable[..., object], str, str]
 
@@ -141,9 +143,9 @@ MACHINE: dict[str, Defect] = {
         "offset = min(missing - 1, len(chunk)) or 1",
     ),
     "sequence numbers do not wrap": (
-        TcpConnection._send_segments,
-        "(segment.start & MASK, segment.payload)",
-        "(min(segment.start, MASK), segment.payload)",
+        SegmentBuilder.build_train,
+        "seq = position & MASK",
+        "seq = min(position, MASK)",
     ),
     "a probe's size is what is left of it": (
         TcpConnection._learn_path,
@@ -412,7 +414,30 @@ SCENARIOS: dict[str, Defect] = {
     ),
     "RST answers RST": (TimeWaitTable.handle_segment, "segment.flags & RST or ", ""),
     "delayed for ever": (AckSchedule.decide, "self.deadline = now + self._delay", "pass"),
-    "an ACK for each segment only": (AckSchedule.decide, "self._unacked >= 2 * mss or self._quick", "False"),
+    "an ACK for each segment only": (
+        AckSchedule.decide,
+        "self._unacked >= 2 * min(mss, self._whole) or self._quick",
+        "False",
+    ),
+    "whole segments are as long as the link takes": (AckSchedule.decide, "2 * min(mss, self._whole)", "2 * mss"),
+    "whole segments are short": (AckSchedule.received, "self._whole = segment", "pass"),
+    "a burst after a loss is told once": (AckSchedule.arriving, "stops.append(position)", "pass"),
+    "a loss is never forgotten": (AckSchedule.lossy, "position + _CAREFUL", "1 << 62"),
+    "a duplicate is no sign of loss": (
+        TcpConnection._handle_outside,
+        "            self._acks.lossy(self.receiver.nxt)\n",
+        "",
+    ),
+    "an earlier acknowledgement takes some window back": (
+        TcpConnection._send_ack,
+        "receiver.edge - stop",
+        "receiver.edge - receiver.nxt",
+    ),
+    "earlier acknowledgements that do not tell of a hole": (
+        TcpConnection._send_ack,
+        "if not receiver.has_holes:",
+        "if True:",
+    ),
     "unread data closed in silence": (TcpConnection.close, "elif unread:", "elif False:"),
     "the newest block is not the first": (
         Receiver._take_sack_blocks,
@@ -536,6 +561,7 @@ def test_the_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 MODULES = (
     test_congestion,
     test_numbering,
+    test_tcp_ack_losses,
     test_tcp_listeners,
     test_tcp_overtaken,
     test_tcp_without_sack,

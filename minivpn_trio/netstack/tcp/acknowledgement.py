@@ -1,16 +1,21 @@
 """When to acknowledge: at once, with the next data, or after a while.
 
 At once for everything irregular (RFC 5681, 4.2), for two segments' worth of
-data, and at the beginning, when the peer is in slow start. Otherwise 40 ms
+data, by the size of those that come, and at the beginning, when the peer is in slow start. Otherwise 40 ms
 later, unless data of ours carries it. Whatever the reason, one flush sends one.
 
 What arrives behind a hole is told at once three times, which is what the peer waits for to repair it, and then
 once a millisecond, as Linux does (ip-sysctl, tcp_comp_sack_delay_ns). Each of these makes a peer in recovery send, and
 by PRR a segment more than arrived: with one for every packet Linux overflows the queue again that has just overflowed.
+
+Where segments are lost acknowledgements are, too, and a short flight whose only one is lost stands still for ten
+milliseconds, until the peer's probe. So after a loss a burst is acknowledged as if it had come segment by segment, at
+every second one (RFC 5681, 4.2), but for the beginning of a long one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 
 from ..sequence import Position
@@ -19,10 +24,14 @@ __all__ = ["AckSchedule"]
 
 #: Acknowledgements that are not delayed, from the beginning of a connection.
 _QUICK = 16
+#: The least that counts as a whole segment (RFC 9293, 3.7.1: the default MSS).
+_WHOLE = 536
 #: Of what arrives behind one hole: acknowledgements at once, and later ones that an acknowledgement may speak for.
 _DUPLICATES, _COMPRESSED = 3, 44
 #: For so long, seconds, where that is little beside the round trip: a twentieth of it or less.
 _COMPRESSION, _COMPRESSION_SHARE = 0.001, 20
+#: For so many bytes after a loss, segments of Ethernet's size, so many acknowledgements of a burst before its last one.
+_CAREFUL, _STOPS = 128 * 1400, 3
 
 
 class AckSchedule:
@@ -34,9 +43,13 @@ class AckSchedule:
         "_delay",
         "_held",
         "_hole",
+        "_careful",
+        "_odd",
         "_quick",
+        "_stops",
         "_told",
         "_unacked",
+        "_whole",
         "deadline",
         "due",
         "early",
@@ -52,6 +65,13 @@ class AckSchedule:
         self.early: int = 0
         #: What was acknowledged last (RFC 7323, Last.ACK.sent).
         self.last: Position = 0
+        #: Where, before that, what has arrived in order should be acknowledged, too; up to where there are such;
+        #: whether a segment came since the last one.
+        self._stops: list[Position] = []
+        self._careful: Position = 0
+        self._odd = False
+        #: The largest segment so far, which is what the peer sends where it can; bytes that no acknowledgement spoke for.
+        self._whole = _WHOLE
         self._unacked = 0
         self._quick = _QUICK
         #: Where the hole is, how often it was told at once, and how many segments behind it wait to be told.
@@ -61,9 +81,33 @@ class AckSchedule:
         self._challenge_interval = challenge_interval
         self._challenged_at = -inf
 
-    def received(self, size: int) -> None:
-        """``size`` bytes arrived in order."""
+    def received(self, size: int, segment: int) -> None:
+        """``size`` bytes arrived in order, in segments of which one had the size ``segment``."""
         self._unacked += size
+        if segment > self._whole:
+            self._whole = segment
+
+    def lossy(self, position: Position) -> None:
+        """Something was lost, or came twice, when everything up to ``position`` had arrived."""
+        self._careful = position + _CAREFUL
+
+    def arriving(self, position: Position, sizes: Iterable[int]) -> None:
+        """Segments of these ``sizes`` that begin at ``position`` arrived in order."""
+        if position >= self._careful:
+            return
+        odd, stops = self._odd, self._stops
+        for size in sizes:
+            position += size
+            if odd:
+                stops.append(position)
+            odd = not odd
+        self._odd = odd
+        # One of them may be the end.
+        del stops[: -_STOPS - 1]
+
+    def stops(self, position: Position) -> list[Position]:
+        """Where what has arrived should be acknowledged before it is up to ``position``; at most three."""
+        return [stop for stop in self._stops if stop < position][-_STOPS:]
 
     def behind_hole(self, hole: Position, rtt: float, now: float) -> None:
         """Something arrived behind the ``hole``; ``rtt`` (seconds) 0.0: not known."""
@@ -95,7 +139,7 @@ class AckSchedule:
     def decide(self, mss: int, now: float) -> bool:
         """Whether one goes out now. If so, ``sent`` must follow."""
         if not self.due and self._unacked:
-            if self._unacked >= 2 * mss or self._quick:
+            if self._unacked >= 2 * min(mss, self._whole) or self._quick:
                 self.due = True
             elif self.deadline == inf:
                 self.deadline = now + self._delay
@@ -110,3 +154,5 @@ class AckSchedule:
         self.early = self._held = 0
         self.last = position
         self._unacked = 0
+        if self._stops:
+            self._stops = []

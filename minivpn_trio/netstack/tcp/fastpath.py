@@ -143,6 +143,7 @@ class FastPath(Input):
         self._note_window(seq)
         before = receiver.nxt
         receiver.insert(seq, payload)
+        acks.lossy(receiver.nxt)
         if receiver.nxt > before:
             acks.due = True
             self._changed = True
@@ -161,7 +162,8 @@ class FastPath(Input):
 
     def _deliver(self, chunks: list[bytes], size: int) -> None:
         """In-order payload from the fast path, all within the window, no holes waiting."""
-        receiver = self.receiver
+        receiver, acks = self.receiver, self._acks
+        acks.arriving(receiver.nxt, map(len, chunks))
         if size < 256 * len(chunks):
             # Small ones: joined as they queue.
             position = receiver.nxt
@@ -172,7 +174,7 @@ class FastPath(Input):
             receiver.chunks.extend(chunks)
             receiver.queued += size
             receiver.nxt += size
-        self._acks.received(size)
+        acks.received(size, len(chunks[0]))
         self._changed = True
 
     def _handle_irregular(self, packet: bytes, now: float) -> None:

@@ -181,8 +181,9 @@ class Input(Path):
         else:
             self._acks.due = True
         if payload and end <= self.receiver.nxt:
-            # Noted as a duplicate, for SACK.
+            # Noted as a duplicate, for SACK. Perhaps it came again because no acknowledgement arrived.
             self.receiver.insert(seq, payload)
+            self._acks.lossy(self.receiver.nxt)
         receiver = self.receiver
         if flags & ACK and not flags & SYN and 0 <= receiver.nxt - seq <= max(receiver.capacity_max, 0xFFFF):
             # Its acknowledgement may be news even so, of a duplicate, or of data for a window that is closed (RFC
@@ -292,10 +293,13 @@ class Input(Path):
         if holes or not gained or receiver.finished:
             # Out of order, filling a hole, a duplicate, or the end: tell at once (RFC 5681, 4.2).
             self._acks.due = True
+            if not receiver.finished:
+                self._acks.lossy(receiver.nxt)
             if not gained and not self.sender.sack:
                 self._acks.early += 1
         else:
-            self._acks.received(gained)
+            self._acks.arriving(before, (gained,))
+            self._acks.received(gained, gained)
         if gained:
             self._changed = True
         if receiver.finished:

@@ -99,6 +99,11 @@ class Output(ControlBlock):
         ack, seq = receiver.nxt & MASK, self.sender.nxt & MASK
         tsval, tsecr = self._tsval(now), self._ts_recent
         emit = self._network.emit
+        if not receiver.has_holes:
+            for stop in self._acks.stops(receiver.nxt):
+                # The right edge of the window stays where it was said to be.
+                field = min((receiver.edge - stop) >> receiver.scale, 0xFFFF)
+                emit(builder.build(seq, stop & MASK, ACK, field, tsval, tsecr))
         if self.sender.sack:
             for blocks in receiver.take_sack_blocks(SACK_ROOM if self._timestamps else SACK_ROOM + 1):
                 option = sack_option(tuple((left & MASK, right & MASK) for left, right in blocks)) if blocks else b""
