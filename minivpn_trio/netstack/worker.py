@@ -41,9 +41,10 @@ class Pump:
         self._outlet: WaitingOutlet[Burst] | None = None
         # Taken from the stack, for which there was no room: move_down sends it before anything else.
         self._held: Burst | None = None
-        self._running = False
+        self._running = self._worked = False
         self._wake = trio.Event()
-        self._sleeping_until = -math.inf
+        # Where move_down sleeps, if it does: its deadline is the stack's next timeout, or earlier.
+        self._sleep: trio.CancelScope | None = None
         stack.on_work = self._on_work
 
     def run(self, command: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -55,13 +56,24 @@ class Pump:
             self._running = False
             self.flush()
 
+    def run_quietly(self, command: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As ``run``, for a command that rarely makes the stack say or expect anything: nothing is looked for unless
+        the stack says so."""
+        self._running, self._worked = True, False
+        try:
+            return command(*args, **kwargs)
+        finally:
+            self._running = False
+            if self._worked:
+                self.flush()
+
     def flush(self) -> None:
         """Send what the stack has to say as far as there is room; ``move_down`` does the rest."""
         outlet = self._outlet
         if outlet is None or self._held is not None:
             return
-        take, now = self.stack.take_output, trio.current_time()
-        while burst := take(64, now):
+        stack, now = self.stack, trio.current_time()
+        while burst := stack.take_output(64, now):
             try:
                 outlet.send_nowait(burst)
             except trio.WouldBlock:
@@ -71,15 +83,19 @@ class Pump:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 # The tunnel is going down; move_up hears of it and fails the stack.
                 return
-        timeout = self.stack.next_timeout()
-        if timeout is not None and timeout < self._sleeping_until:
-            self._wake.set()
+            if not stack.has_output:
+                break
+        sleep, timeout = self._sleep, stack.next_timeout()
+        if sleep is not None and timeout is not None and timeout < sleep.deadline:
+            # Waking the task so that it sets this itself would cost two turns of the scheduler for each paced train.
+            sleep.deadline = timeout
 
     def fail(self) -> None:
         """The tunnel is gone: every socket fails with ENETDOWN, now and until the stack is reconfigured."""
         self.stack.fail(OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN)))
 
     def _on_work(self) -> None:
+        self._worked = True
         if not self._running:
             self._wake.set()
 
@@ -89,16 +105,15 @@ class Pump:
         try:
             while True:
                 self._wake = trio.Event()
-                self._sleeping_until = -math.inf
                 if self._held is None:
                     self._held = stack.take_output(64, trio.current_time()) or None
                 if self._held is not None:
                     await outlet.send(self._held)
                     self._held = None
                 elif (timeout := stack.next_timeout()) is None or timeout > trio.current_time():
-                    self._sleeping_until = math.inf if timeout is None else timeout
-                    with trio.move_on_at(self._sleeping_until):
+                    with trio.move_on_at(math.inf if timeout is None else timeout) as self._sleep:
                         await self._wake.wait()
+                    self._sleep = None
                 else:
                     await trio.lowlevel.checkpoint()
                 # Also between two bursts: a way out that is never idle must not stop the clock.
@@ -106,7 +121,7 @@ class Pump:
                 if (timeout := stack.next_timeout()) is not None and timeout <= now:
                     self.run(stack.handle_timeout, now)
         finally:
-            self._outlet = None
+            self._outlet = self._sleep = None
 
 
 async def move_up(stack: Stack, *, inlet: Inlet[Burst], pump: Pump) -> None:

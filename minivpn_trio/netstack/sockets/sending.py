@@ -41,6 +41,7 @@ class Sending(Receiving):
             return await self._send_datagram(bytes, None)
         with self._sending, memoryview(bytes).cast("B") as view:
             await trio.lowlevel.checkpoint_if_cancelled()
+            waited = False
             try:
                 self._check_open()
                 connection = self._connected()
@@ -52,9 +53,11 @@ class Sending(Receiving):
                         if sent or not len(view):
                             return sent
                     await self._wait(self._writers)
+                    waited = True
             finally:
                 # After the bytes are on their way: they need not wait for a turn of the scheduler.
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                if not waited:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def sendto(self, *args: Any) -> int:
         """``sendto(data, address)`` or ``sendto(data, flags, address)``. Checkpoints; cancel-safe.

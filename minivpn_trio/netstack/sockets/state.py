@@ -186,7 +186,8 @@ class SocketState(trio.socket.SocketType):
             return
         if self._readers and connection.readable:
             self._readers.unpark_all()
-        if self._writers and (connection.writable or connection.connected or connection.error is not None):
+        # Who waits for the handshake is among them: what is connected is writable.
+        if self._writers and (connection.writable or connection.error is not None):
             self._writers.unpark_all()
 
     async def _wait(self, lot: trio.lowlevel.ParkingLot) -> None:
