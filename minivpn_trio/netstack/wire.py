@@ -226,7 +226,7 @@ class SegmentBuilder:
         tsval: int,
         tsecr: int,
     ) -> list[bytes]:
-        """One segment for each payload, with everything else the same. ``positions`` are unwrapped or as on the wire."""
+        """One segment for each payload, with everything else the same. ``positions`` need not be masked."""
         packets: list[bytes] = []
         append = packets.append
         header_size, timestamps = self._header_size, self._timestamps

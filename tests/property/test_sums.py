@@ -129,7 +129,8 @@ def test_a_train_is_what_the_oracle_takes(timestamps: bool) -> None:
     builder = SegmentBuilder(model, timestamps=timestamps)
     pieces = [(number << 25, bytes((number * at) & 255 for at in range(1389 - number % 2))) for number in range(44)]
     for part in (pieces[::2], pieces[1::2], [*pieces[::2], (5, b"the last")], pieces):
-        packets = builder.build_train([seq for seq, _ in part], [data for _, data in part], 0xFFFFFFFF, ACK, 0xFFFF, 1, 2)
+        positions, payloads = [seq for seq, _ in part], [payload for _, payload in part]
+        packets = builder.build_train(positions, payloads, 0xFFFFFFFF, ACK, 0xFFFF, 1, 2)
         for packet, (seq, payload) in zip(packets, part, strict=True):
             segment = scapy_wire.parse_untrusted(packet)
             assert isinstance(segment, TcpSegment)

@@ -59,8 +59,8 @@ class Receiving(Lifecycle):
                     waited = True
                 return b""
             finally:
-                # Whoever waited has had his checkpoint: two turns of the scheduler a read are a tenth of the time that a
-                # hundred streams take.
+                # Whoever waited has had his checkpoint. Two turns of the scheduler a read were a tenth of the time that
+                # a hundred streams took.
                 if not waited:
                     await trio.lowlevel.cancel_shielded_checkpoint()
 

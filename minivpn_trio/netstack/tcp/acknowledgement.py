@@ -38,12 +38,12 @@ class AckSchedule:
     """What is owed to the peer. ``delay`` and ``challenge_interval`` are seconds."""
 
     __slots__ = (
+        "_careful",
         "_challenge_interval",
         "_challenged_at",
         "_delay",
         "_held",
         "_hole",
-        "_careful",
         "_odd",
         "_quick",
         "_stops",
@@ -70,7 +70,7 @@ class AckSchedule:
         self._stops: list[Position] = []
         self._careful: Position = 0
         self._odd = False
-        #: The largest segment so far, which is what the peer sends where it can; bytes that no acknowledgement spoke for.
+        #: The largest segment so far, which is what the peer sends where it can; bytes that are not acknowledged.
         self._whole = _WHOLE
         self._unacked = 0
         self._quick = _QUICK
