@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -32,15 +32,13 @@ from .networkio.dial import DialerContext
 from .packet.ids import RandomBytes
 from .ports import Inlet, WaitingOutlet
 from .profiles import load_for_client
+from .stats import TunnelStats
 from .tlssession.login import OnChallenge
 from .tlssession.material import is_locked
 from .tlssession.openssl import TLSContext
+from .tracing import EventTraced, Tracer
 from .upkeep import Upkeep
 from .wiring import Lifetime, Pipes
-
-if TYPE_CHECKING:
-    from .stats import TunnelStats
-    from .tracing import Tracer
 
 __all__ = ["Client", "open_client"]
 
@@ -164,8 +162,6 @@ class Client(trio.abc.Channel[Burst]):
     def emit(self, event: Event) -> None:
         """Tell the application and the tracer. What their code raises is logged once, and harms nothing else."""
         if self._tracer is not None:
-            from .tracing import EventTraced
-
             self._tracer.trace(EventTraced(time=event.time, stage=self._upkeep.state, event=event))
         if self._on_event is not None:
             self._call(self._on_event, event)

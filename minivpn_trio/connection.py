@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -42,15 +41,13 @@ from .packetmuxer.muxer import PacketMuxer
 from .reliable import worker as reliable_worker
 from .reliable.acks import ACKS_IN_ACK, ACKS_IN_CONTROL
 from .reliable.transport import ReliableTransport
+from .stats import ControlStats, TunnelStats
 from .tlssession import worker as tlssession_worker
 from .tlssession.login import Login, OnChallenge
 from .tlssession.openssl import TLSContext
 from .tlssession.session import TlsSession
+from .tracing import Tracer
 from .wiring import Lifetime, Pipes
-
-if TYPE_CHECKING:
-    from .stats import TunnelStats
-    from .tracing import Tracer
 
 __all__ = ["Connection"]
 
@@ -382,8 +379,6 @@ class Connection:
 
     def stats(self) -> TunnelStats:
         """Counters of this connection."""
-        from .stats import ControlStats, TunnelStats
-
         control = ControlStats(
             packets_in=self.muxer.packets_in,
             packets_out=self.muxer.packets_out,

@@ -20,7 +20,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import trio
 
@@ -43,11 +43,9 @@ from .netstack.worker import Pump, move_down, move_up
 from .networkio.dial import DialerContext
 from .packet.ids import RandomBytes
 from .ports import Inlet, WaitingOutlet
+from .stats import TunnelStats
 from .tlssession.login import OnChallenge
-
-if TYPE_CHECKING:
-    from .stats import TunnelStats
-    from .tracing import Tracer
+from .tracing import Tracer
 
 __all__ = ["PacketTunnel", "TunDialer", "open_tun_dialer"]
 

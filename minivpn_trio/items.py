@@ -93,14 +93,16 @@ class OpenKey(NamedTuple):
     payload: bytes = b""
 
 
-class ExpectKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ExpectKey:
     """From now on a soft reset by the peer for ``key_id`` is accepted; any other is not.
     Travels tlssession -> controlchannel -> reliable."""
 
     key_id: KeyID
 
 
-class RetireKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RetireKey:
     """Forget the reliable conversation of ``key_id``. Travels like OpenKey."""
 
     key_id: KeyID
@@ -119,7 +121,8 @@ class RemoteBound:
     remote session id is known."""
 
 
-class SoftResetSeen(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SoftResetSeen:
     """controlchannel tells tlssession: the peer's soft reset for ``key_id`` was accepted."""
 
     key_id: KeyID

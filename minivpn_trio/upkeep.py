@@ -21,7 +21,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -44,13 +43,12 @@ from .networkio.transport import Transport
 from .packet.ids import RandomBytes, Role
 from .packetmuxer.control_wrap import make_control_wrap
 from .rotation import Rotation
+from .stats import TunnelStats
+from .stats_sum import add_stats
 from .tlssession.login import Answer, Login, OnChallenge
 from .tlssession.openssl import TLSContext
+from .tracing import Tracer
 from .wiring import Pipes
-
-if TYPE_CHECKING:
-    from .stats import TunnelStats
-    from .tracing import Tracer
 
 __all__ = ["Upkeep"]
 
@@ -121,9 +119,6 @@ class Upkeep:
 
     def _counted(self) -> TunnelStats:
         """What was counted by the connection that there is, and those before it."""
-        from .stats import TunnelStats
-        from .stats_sum import add_stats
-
         past = self._past or TunnelStats()
         return past if self.connection is None else add_stats(past, self.connection.stats())
 

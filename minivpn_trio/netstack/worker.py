@@ -64,7 +64,8 @@ class Pump:
             return command(*args, **kwargs)
         finally:
             self._running = False
-            if self._worked:
+            # Memory may have been given back by a connection that was forgotten, at a moment when nobody can be called.
+            if self._worked or self.stack.memory.relief_due:
                 self.flush()
 
     def flush(self) -> None:

@@ -14,12 +14,10 @@ say what only some can. This package's own:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from ..items import Burst
-
-if TYPE_CHECKING:
-    from ..stats import TransportStats
+from ..stats import TransportStats
 
 __all__ = ["MAX_BURST", "FloatingTransport", "PathWatcher", "PromptTransport", "Transport"]
 

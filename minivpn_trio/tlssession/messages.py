@@ -11,7 +11,6 @@ import binascii
 from base64 import b64encode
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ..errors import DropReason
 
@@ -47,19 +46,24 @@ MAX_RESPONSE = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class PushRequestMessage:
+class ControlMessage:
+    """Base of all messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushRequestMessage(ControlMessage):
     """The client asks for its options."""
 
 
 @dataclass(frozen=True, slots=True)
-class PushReplyMessage:
+class PushReplyMessage(ControlMessage):
     """``text`` is the whole message; it may hold an auth-token."""
 
     text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class PushUpdateMessage:
+class PushUpdateMessage(ControlMessage):
     """The server changes options of the live tunnel; ``text`` is the whole message."""
 
     text: str = field(repr=False)
@@ -80,7 +84,8 @@ class DynamicChallenge:
     needs_answer: bool = True
 
 
-class AuthFailedMessage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AuthFailedMessage(ControlMessage):
     """``AUTH_FAILED``, in one of its forms.
 
     ``temporary``: try again, ``backoff`` seconds later if given, and with
@@ -98,19 +103,22 @@ class AuthFailedMessage(NamedTuple):
     challenge: DynamicChallenge | None = None
 
 
-class AuthPendingMessage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AuthPendingMessage(ControlMessage):
     """``timeout``: seconds that the server takes for it, as it says; None: it does not say."""
 
     timeout: float | None = None
 
 
-class InfoMessage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class InfoMessage(ControlMessage):
     """INFO or INFO_PRE; ``text`` is what follows, untrusted."""
 
     text: str
 
 
-class TextChallengeMessage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TextChallengeMessage(ControlMessage):
     """``CR_TEXT`` in an INFO_PRE: a question while the login is pending, answered by CR_RESPONSE."""
 
     text: str
@@ -118,7 +126,8 @@ class TextChallengeMessage(NamedTuple):
     needs_answer: bool = False
 
 
-class WebAuthMessage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class WebAuthMessage(ControlMessage):
     """``WEB_AUTH`` or ``OPEN_URL`` in an INFO_PRE: ``url`` is to be opened by the user.
 
     None: it is no https URL, or too long, and nobody should see it.
@@ -128,7 +137,8 @@ class WebAuthMessage(NamedTuple):
     flags: tuple[str, ...] = ()
 
 
-class RestartMessage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RestartMessage(ControlMessage):
     """The server wants us to connect again. ``next_remote``: to another remote; ``keep_credentials``: do
     not ask for the password again."""
 
@@ -137,37 +147,23 @@ class RestartMessage(NamedTuple):
     keep_credentials: bool = False
 
 
-class HaltMessage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class HaltMessage(ControlMessage):
     """The server wants us to stop."""
 
     text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class ExitMessage:
+class ExitMessage(ControlMessage):
     """The peer leaves."""
 
 
-class UnknownMessage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class UnknownMessage(ControlMessage):
     """Something else; ``text`` is the message's first word."""
 
     text: str
-
-
-ControlMessage = (
-    PushRequestMessage
-    | PushReplyMessage
-    | PushUpdateMessage
-    | AuthFailedMessage
-    | AuthPendingMessage
-    | InfoMessage
-    | TextChallengeMessage
-    | WebAuthMessage
-    | RestartMessage
-    | HaltMessage
-    | ExitMessage
-    | UnknownMessage
-)
 
 
 def encode_message(text: str) -> bytes:

@@ -423,6 +423,13 @@ SCENARIOS: dict[str, Defect] = {
     "whole segments are short": (AckSchedule.received, "self._whole = segment", "pass"),
     "a burst after a loss is told once": (AckSchedule.arriving, "stops.append(position)", "pass"),
     "a loss is never forgotten": (AckSchedule.lossy, "position + _CAREFUL", "1 << 62"),
+    "an odd segment counts for ever": (AckSchedule.carried, "self._odd = False", "pass"),
+    "what data said is said again": (TcpConnection._send_segments, "self._acks.carried()", "pass"),
+    "earlier acknowledgements instead of the last one": (
+        TcpConnection._send_ack,
+        " and self._network.has_room(credit=False)",
+        "",
+    ),
     "a duplicate is no sign of loss": (
         TcpConnection._handle_outside,
         "            self._acks.lossy(self.receiver.nxt)\n",
@@ -435,8 +442,8 @@ SCENARIOS: dict[str, Defect] = {
     ),
     "earlier acknowledgements that do not tell of a hole": (
         TcpConnection._send_ack,
-        "if not receiver.has_holes:",
-        "if True:",
+        "if not receiver.has_holes and ",
+        "if ",
     ),
     "unread data closed in silence": (TcpConnection.close, "elif unread:", "elif False:"),
     "the newest block is not the first": (

@@ -2,7 +2,7 @@
 
 At once for everything irregular (RFC 5681, 4.2), for two segments' worth of
 data, by the size of those that come, and at the beginning, when the peer is in slow start. Otherwise 40 ms
-later, unless data of ours carries it. Whatever the reason, one flush sends one.
+later, unless data of ours carries it. One flush sends one, but after a loss.
 
 What arrives behind a hole is told at once three times, which is what the peer waits for to repair it, and then
 once a millisecond, as Linux does (ip-sysctl, tcp_comp_sack_delay_ns). Each of these makes a peer in recovery send, and
@@ -70,7 +70,7 @@ class AckSchedule:
         self._stops: list[Position] = []
         self._careful: Position = 0
         self._odd = False
-        #: The largest segment so far, which is what the peer sends where it can; bytes that are not acknowledged.
+        #: The largest segment seen, which is what the peer sends where it can; bytes that are not acknowledged.
         self._whole = _WHOLE
         self._unacked = 0
         self._quick = _QUICK
@@ -108,6 +108,12 @@ class AckSchedule:
     def stops(self, position: Position) -> list[Position]:
         """Where what has arrived should be acknowledged before it is up to ``position``; at most three."""
         return [stop for stop in self._stops if stop < position][-_STOPS:]
+
+    def carried(self) -> None:
+        """Data says how far everything has arrived, or an acknowledgement does."""
+        self._odd = False
+        if self._stops:
+            self._stops = []
 
     def behind_hole(self, hole: Position, rtt: float, now: float) -> None:
         """Something arrived behind the ``hole``; ``rtt`` (seconds) 0.0: not known."""
@@ -154,5 +160,4 @@ class AckSchedule:
         self.early = self._held = 0
         self.last = position
         self._unacked = 0
-        if self._stops:
-            self._stops = []
+        self.carried()

@@ -1,7 +1,7 @@
 """One TCP connection: the states of RFC 9293 around a Receiver and a Sender.
 
 Input comes two ways. ``handle_packets`` is the fast path: a burst of raw
-packets of a synchronised connection, read by struct, acknowledged once.
+packets of a synchronised connection, read by struct, as a rule acknowledged once.
 ``handle_segment`` takes one parsed segment: SYN, FIN, RST, and everything
 before the handshake is complete. Neither sends; ``flush`` does, once after each burst, timeout or command.
 

@@ -44,6 +44,11 @@ class Network(Protocol[Connection_contra]):
         """What connections to ``remote`` share."""
         ...
 
+    def has_room(self, credit: bool) -> bool:
+        """Whether something that could be left out may be queued: there is room, and nobody waits for it; or, with
+        ``credit``, at least not twice as much as there should be."""
+        ...
+
     def room(self, connection: Connection_contra) -> int:
         """How many packets of data may be queued now, as one train. If none, or if others wait, ``flush`` is called
         again when it is this connection's turn."""

@@ -89,6 +89,7 @@ class Output(ControlBlock):
         for fin in fins:
             packets.append(builder.build(fin.start & MASK, ack, FIN | ACK, window, tsval, tsecr))
         self._network.emit_train(packets)
+        self._acks.carried()
         # Data cannot carry SACK blocks, nor be the duplicates that stand for them.
         if not (receiver.has_report if self.sender.sack else self._acks.early):
             self._acks.sent(receiver.nxt)
@@ -99,7 +100,8 @@ class Output(ControlBlock):
         ack, seq = receiver.nxt & MASK, self.sender.nxt & MASK
         tsval, tsecr = self._tsval(now), self._ts_recent
         emit = self._network.emit
-        if not receiver.has_holes:
+        # Not where they would take the place of the last one.
+        if not receiver.has_holes and self._network.has_room(credit=False):
             for stop in self._acks.stops(receiver.nxt):
                 # The right edge of the window stays where it was said to be.
                 field = min((receiver.edge - stop) >> receiver.scale, 0xFFFF)

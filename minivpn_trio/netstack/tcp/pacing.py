@@ -40,8 +40,9 @@ class Pacer:
         #: The way out of the stack was full, and now it is our turn: what could have left meanwhile may leave at once,
         #: a whole train at most. That queue is the bottleneck then, and paces by itself.
         self.held_back: bool = False
+        #: As of then; at first a whole train's worth.
         self._credit = 0.0
-        self._at = 0.0
+        self._at = -inf
         self._depth = self._mss = 0.0
         self._refill = _REFILL
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tcp_script import MASK, Script
+from tcp_script import MASK, PEER, US, Script
 
+from minivpn_trio.netstack import scapy_wire
 from minivpn_trio.netstack.packets import ACK, TcpSegment
+from minivpn_trio.netstack.stack import Limits
 from minivpn_trio.netstack.tcp.connection import TcpConnection
 
 SIZE = 1000
@@ -59,14 +61,43 @@ def test_after_one_it_is_at_every_second_segment() -> None:
         assert acked(script, burst(script, count)) == left, count
 
 
-def test_an_odd_segment_counts_for_the_next_burst() -> None:
+def test_an_odd_segment_that_is_acknowledged_counts_no_more() -> None:
     script = Script()
     connected(script)
     lose_one(script)
     burst(script, 1)
     script.wait(0.1)
-    script.out()
-    assert acked(script, burst(script, 4)) == [3, 1, 0]
+    assert script.one().ack == script.seq
+    assert acked(script, burst(script, 4)) == [2, 0]
+    assert acked(script, burst(script, 2)) == [0]
+
+
+def test_what_data_has_said_is_not_said_again() -> None:
+    """Data cannot carry the report of a duplicate: an acknowledgement follows, and no earlier ones."""
+    script = Script()
+    connection = connected(script)
+    lose_one(script)
+    connection.write(bytes(100), script.now)
+    script.take(script.out())
+    connection.write(bytes(200_000), script.now)
+    script.take(script.out())
+    again = script.segment(ACK, bytes(SIZE), seq=(script.seq - SIZE) & MASK)
+    fresh = [script.segment(ACK, bytes(SIZE), seq=(script.seq + at * SIZE) & MASK) for at in range(8)]
+    script.give(again, *fresh)
+    script.seq = (script.seq + 8 * SIZE) & MASK
+    answers = script.out()
+    assert any(answer.payload for answer in answers)
+    assert {answer.ack for answer in answers} == {script.seq}
+
+
+def test_where_there_is_room_for_little_the_last_one_goes() -> None:
+    script = Script(limits=Limits(output_data=2, output=3))
+    connected(script)
+    lose_one(script)
+    listening = script.stack
+    for number in range(2):
+        listening.emit(scapy_wire.build_tcp(TcpSegment(US, PEER, 7, 9, number, 0, ACK, 1)))
+    assert [answer.ack for answer in burst(script, 8) if answer.sport != 7] == [script.seq]
 
 
 def test_a_duplicate_is_a_sign_of_loss_too() -> None:
