@@ -49,8 +49,8 @@ IMPLICIT_IV_SIZE = 8
 SHORT_BURST = 9
 
 #: The two parts of what the library makes.
-take_tag = itemgetter(slice(-TAG_SIZE, None))
-take_ciphertext = itemgetter(slice(None, -TAG_SIZE))
+take_tag: Callable[[bytes], bytes] = itemgetter(slice(-TAG_SIZE, None))
+take_ciphertext: Callable[[bytes], bytes] = itemgetter(slice(None, -TAG_SIZE))
 
 #: Blocks plus invocations of one AES-GCM key in one direction that keep an attacker's advantage
 #: below 2^-57 (draft-irtf-cfrg-aead-limits; reference: crypto.c, cipher_get_aead_limits).
