@@ -141,9 +141,11 @@ class FastPath(Input):
         """Payload within the window, behind or into a hole (RFC 5681, 4.2)."""
         receiver, acks, sender = self.receiver, self._acks, self.sender
         self._note_window(seq)
-        before = receiver.nxt
+        before, holes = receiver.nxt, receiver.has_holes
         receiver.insert(seq, payload)
-        acks.lossy(receiver.nxt)
+        # What reaches beyond the window, without a hole, is no sign of a loss.
+        if holes or receiver.nxt == before:
+            acks.lossy(receiver.nxt)
         if receiver.nxt > before:
             acks.due = True
             self._changed = True

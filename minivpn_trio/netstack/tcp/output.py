@@ -104,7 +104,7 @@ class Output(ControlBlock):
         if not receiver.has_holes and self._network.has_room(credit=False):
             for stop in self._acks.stops(receiver.nxt):
                 # The right edge of the window stays where it was said to be.
-                field = min((receiver.edge - stop) >> receiver.scale, 0xFFFF)
+                field = min(max(receiver.edge - stop, 0) >> receiver.scale, 0xFFFF)
                 emit(builder.build(seq, stop & MASK, ACK, field, tsval, tsecr))
         if self.sender.sack:
             for blocks in receiver.take_sack_blocks(SACK_ROOM if self._timestamps else SACK_ROOM + 1):

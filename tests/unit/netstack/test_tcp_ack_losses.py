@@ -169,3 +169,19 @@ def test_what_options_make_irregular_counts_like_the_rest() -> None:
     script.give(*(replace(segment, sack_blocks=((1, 2),)) for segment in segments))
     script.seq = (script.seq + 4 * SIZE) & MASK
     assert acked(script, script.out()) == [2, 0]
+
+
+def test_more_than_the_window_takes_is_no_sign_of_loss() -> None:
+    script = Script()
+    connection = connected(script)
+    room = connection.receiver.edge - connection.receiver.nxt
+    whole = room // SIZE
+    burst(script, whole)
+    assert connection.receiver.edge - connection.receiver.nxt < SIZE
+    beyond = script.segment(ACK, bytes(SIZE))
+    script.give(beyond)
+    script.out()
+    connection.read(1 << 20, script.now)
+    script.out()
+    script.seq = connection.receiver.nxt & MASK
+    assert acked(script, burst(script, 8)) == [0]
