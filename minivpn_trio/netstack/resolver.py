@@ -352,7 +352,9 @@ def _service(port: bytes | str | int | None, kinds: list[tuple[stdlib.SocketKind
             except (OSError, ValueError):
                 # ValueError: with what no name can have in it.
                 raise _gaierror(stdlib.EAI_SERVICE) from None
-        if len(port.lstrip("0")) > 5:
+        # Python refuses to read thousands of digits, zeros as well.
+        port = port.lstrip("0") or "0"
+        if len(port) > 5:
             raise _gaierror(stdlib.EAI_SERVICE)
         port = int(port)
     if not 0 <= port <= 65535:

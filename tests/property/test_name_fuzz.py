@@ -72,6 +72,7 @@ def ask(info: TunnelInfo, *args: Any, **options: Any) -> list[Any]:
     return trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
+@example(host=None, service="0" * 5000 + "80", family=0, kind=0, flags=0, search=[], tls_name=None)
 @given(
     host=hosts,
     service=services,
