@@ -6,6 +6,7 @@ import errno
 import operator
 import socket as stdlib
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -43,26 +44,19 @@ class Receiving(Lifecycle):
         if self._type == stdlib.SOCK_DGRAM:
             return (await self._next_datagram(peek))[0][:size]
         with self._receiving:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            waited = False
-            try:
-                self._check_open()
-                connection = self._connected()
-                while size:
-                    if connection.readable:
-                        if peek and connection.receiver.queued:
-                            return connection.receiver.peek(size)
-                        return self._pump.run_quietly(afresh, connection.read, size, trio.current_time())
-                    if self._shut_read:
-                        break
-                    await self._wait(self._readers)
-                    waited = True
-                return b""
-            finally:
-                # Whoever waited has had his checkpoint. Two turns of the scheduler a read were a tenth of the time that
-                # a hundred streams took.
-                if not waited:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
+            return await self._when(self._readers, partial(self._take, size, peek))
+
+    def _take(self, size: int, peek: bool) -> bytes | None:
+        """Bytes of the stream, b"" at its end; None: there are none yet."""
+        self._check_open()
+        connection = self._connected()
+        if not size or (self._shut_read and not connection.readable):
+            return b""
+        if not connection.readable:
+            return None
+        if peek and connection.receiver.queued:
+            return connection.receiver.peek(size)
+        return self._pump.run_quietly(afresh, connection.read, size, trio.current_time())
 
     async def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
         """Like ``recv``, into ``buffer``; the number of bytes."""
@@ -118,22 +112,15 @@ class Receiving(Lifecycle):
 
     async def _next_datagram(self, peek: bool) -> tuple[bytes, tuple[Address, int]]:
         with self._receiving:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            waited = False
-            try:
-                self._check_open()
-                endpoint = self._open_endpoint()
-                while True:
-                    item = (endpoint.peek() if peek else None) or endpoint.recvfrom()
-                    if item is not None:
-                        return item
-                    if self._shut_read:
-                        raise os_error(errno.ESHUTDOWN)
-                    await self._wait(self._readers)
-                    waited = True
-            finally:
-                if not waited:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
+            return await self._when(self._readers, partial(self._take_datagram, peek))
+
+    def _take_datagram(self, peek: bool) -> tuple[bytes, tuple[Address, int]] | None:
+        self._check_open()
+        endpoint = self._open_endpoint()
+        item = (endpoint.peek() if peek else None) or endpoint.recvfrom()
+        if item is None and self._shut_read:
+            raise os_error(errno.ESHUTDOWN)
+        return item
 
 
 def _peeks(flags: int) -> bool:

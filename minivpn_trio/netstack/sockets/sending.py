@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket as stdlib
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -40,24 +41,19 @@ class Sending(Receiving):
         if self._type == stdlib.SOCK_DGRAM:
             return await self._send_datagram(bytes, None)
         with self._sending, memoryview(bytes).cast("B") as view:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            waited = False
-            try:
-                self._check_open()
-                connection = self._connected()
-                while True:
-                    if self._shut_write:
-                        raise os_error(errno.EPIPE)
-                    if connection.writable:
-                        sent = self._pump.run(afresh, connection.write, view, trio.current_time())
-                        if sent or not len(view):
-                            return sent
-                    await self._wait(self._writers)
-                    waited = True
-            finally:
-                # After the bytes are on their way: they need not wait for a turn of the scheduler.
-                if not waited:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
+            return await self._when(self._writers, partial(self._put, view))
+
+    def _put(self, view: memoryview) -> int | None:
+        """How much of ``view`` the stream took; None: it has no room."""
+        self._check_open()
+        connection = self._connected()
+        if self._shut_write:
+            raise os_error(errno.EPIPE)
+        if connection.writable:
+            sent = self._pump.run(afresh, connection.write, view, trio.current_time())
+            if sent or not len(view):
+                return sent
+        return None
 
     async def sendto(self, *args: Any) -> int:
         """``sendto(data, address)`` or ``sendto(data, flags, address)``. Checkpoints; cancel-safe.
