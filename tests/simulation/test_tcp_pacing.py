@@ -23,6 +23,26 @@ def test_a_path_without_length_is_not_paced() -> None:
     assert pacer.due == inf
 
 
+def test_it_begins_with_a_train_whatever_the_clock_says() -> None:
+    for now in (0.0, 0.001, 1e6):
+        pacer = Pacer()
+        pacer.set_rate(100.0, 0.02)
+        assert pacer.allowance(MSS, now) == 10
+
+
+def test_what_was_all_says_when_there_is_more() -> None:
+    """Nobody has to ask for a train that is not there; the next one is half of one later, on the shortest path more."""
+    for srtt, part in ((0.02, 0.5), (0.0005, 0.75)):
+        pacer = Pacer()
+        pacer.set_rate(1e6 * MSS, srtt)
+        assert pacer.allowance(MSS, 5.0) == 44
+        pacer.sent(43 * MSS)
+        assert pacer.due == inf
+        pacer.sent(MSS)
+        assert pacer.due == pytest.approx(5.0 + part * 44 / 1e6)
+        assert pacer.allowance(MSS, 5.0) == 0
+
+
 def test_a_window_takes_its_share_of_the_round_trip() -> None:
     """1.2 windows in a round trip, whatever the timer's steps, as long as they are within a train's time."""
     pacer = Pacer()

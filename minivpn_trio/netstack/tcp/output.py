@@ -89,10 +89,11 @@ class Output(ControlBlock):
         for fin in fins:
             packets.append(builder.build(fin.start & MASK, ack, FIN | ACK, window, tsval, tsecr))
         self._network.emit_train(packets)
-        self._acks.carried()
         # Data cannot carry SACK blocks, nor be the duplicates that stand for them.
         if not (receiver.has_report if self.sender.sack else self._acks.early):
             self._acks.sent(receiver.nxt)
+        else:
+            self._acks.carried()
 
     def _send_ack(self, now: float) -> None:
         builder, receiver = self._builder, self.receiver

@@ -40,7 +40,7 @@ class Pacer:
         #: The way out of the stack was full, and now it is our turn: what could have left meanwhile may leave at once,
         #: a whole train at most. That queue is the bottleneck then, and paces by itself.
         self.held_back: bool = False
-        #: As of then; at first a whole train's worth.
+        # What may leave, and as of when: long ago, so that it begins with a whole train.
         self._credit = 0.0
         self._at = -inf
         self._depth = self._mss = 0.0

@@ -79,6 +79,21 @@ async def test_one_that_need_not_wait_takes_one_too(autojump_clock: MockClock) -
             assert await ours.recv(0) == b""
 
 
+async def test_a_read_hears_of_memory_that_nobody_could_tell_of(autojump_clock: MockClock) -> None:
+    """Given back by a connection that was forgotten."""
+    async with two_stacks(LinkConditions(delay=0.001)) as (near, far):
+        ours, theirs = await connect(near, far)
+        await send_all(theirs, b"xy")
+        await trio.sleep(1)
+        memory = near.stack.memory
+        memory.change(memory.limit)
+        memory.release(memory.limit)
+        assert memory.relief_due
+        await ours.recv(1)
+        await trio.sleep(0.1)
+        assert not memory.relief_due
+
+
 async def test_who_is_cancelled_has_read_nothing(autojump_clock: MockClock) -> None:
     async with two_stacks(LinkConditions(delay=0.001)) as (near, far):
         ours, theirs = await connect(near, far)
