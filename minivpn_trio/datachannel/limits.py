@@ -84,11 +84,7 @@ class KeyUsage:
         if self.packets_out >= ID_TRIGGER:
             return "packet ids are running out"
         trigger = self._block_trigger
-        # Asked for every burst, so ``blocks_out`` and ``blocks_in`` are spelt out.
-        if trigger is not None and (
-            self.bytes_out // BLOCK_SIZE + 2 * self.packets_out >= trigger
-            or self.bytes_in // BLOCK_SIZE + 2 * self.packets_in >= trigger
-        ):
+        if trigger is not None and (self.blocks_out >= trigger or self.blocks_in >= trigger):
             return "the cipher's usage limit is near"
         if failures >= FAILURE_TRIGGER:
             return "too many forged packets"
