@@ -99,7 +99,7 @@ class Upkeep:
         self._rotation = Rotation(config, random.Random(rng(16)))
         #: The connection that there is now, whether the tunnel is up or not.
         self.connection: Connection | None = None
-        self._past: TunnelStats | None = None
+        self._past = TunnelStats()
         #: Connections that brought the tunnel up.
         self._tunnels = 0
         self._up_at: float | None = None
@@ -119,8 +119,7 @@ class Upkeep:
 
     def _counted(self) -> TunnelStats:
         """What was counted by the connection that there is, and those before it."""
-        past = self._past or TunnelStats()
-        return past if self.connection is None else add_stats(past, self.connection.stats())
+        return self._past if self.connection is None else add_stats(self._past, self.connection.stats())
 
     async def run(self, up: Callable[[TunnelUp], None]) -> None:
         """Keep the tunnel up until it must end; never returns normally.

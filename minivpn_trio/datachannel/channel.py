@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import DropReason, ProtocolError, TunnelClosed
 from ..events import SessionState
@@ -26,16 +26,14 @@ from ..items import Burst, DataChannelKey, ForeignBurst, KeepaliveTimes
 from ..packet.ids import RandomBytes, Role, next_key_id
 from ..packet.opcodes import KEY_ID_MASK, OPCODE_SHIFT, Opcode
 from ..packet.replay import DEFAULT_REPLAY_TIME, DEFAULT_REPLAY_WINDOW
+from ..stats import DataStats
+from ..tracing import BurstTraced, Tracer
 from .ciphers import V1_HEADER_SIZE, V2_HEADER_SIZE, Buffer
 from .early import EarlyPackets
 from .fragment import Fragmenter, Reassembler
 from .keepalive import PING, Keepalive
 from .keyslots import KeySlot, KeySlots
 from .occ import OCC_EXIT_MESSAGE, OCC_MAGIC, OccResponder
-
-if TYPE_CHECKING:
-    from ..stats import DataStats
-    from ..tracing import Tracer
 
 __all__ = ["DataChannel"]
 
@@ -241,8 +239,6 @@ class DataChannel:
 
     def stats(self) -> DataStats:
         """The counters as they are now."""
-        from ..stats import DataStats
-
         return DataStats(
             packets_in=self._packets_in,
             packets_out=self._packets_out,
@@ -470,16 +466,12 @@ class DataChannel:
             self.on_wakeup()
 
     def _trace_out(self, tracer: Tracer, packets: Sequence[bytes], now: float) -> None:
-        from ..tracing import BurstTraced
-
         size = sum(map(len, packets))
         stage = self._session_state()
         tracer.trace(BurstTraced(time=now, stage=stage, direction="out", packets=len(packets), size=size))
 
     def _trace_in(self, tracer: Tracer, packets: Sequence[bytes], dropped: Counter[DropReason], now: float) -> None:
         """One record for the burst, and one for each reason why some of it was dropped."""
-        from ..tracing import BurstTraced
-
         stage = self._session_state()
         size = sum(map(len, packets))
         tracer.trace(BurstTraced(time=now, stage=stage, direction="in", packets=len(packets), size=size))

@@ -7,14 +7,12 @@ There is no ``send_some``: a disguised burst always goes out by the worker's tas
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..items import Burst, ForeignBurst
+from ..stats import TransportStats
 from .scramble import Scrambler
 from .transport import FloatingTransport, PathWatcher, Transport
-
-if TYPE_CHECKING:
-    from ..stats import TransportStats
 
 __all__ = ["ScrambledTransport"]
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
 
 import trio
 
 from ..items import Burst
+from ..stats import TransportStats
 from .framing import DEFAULT_MAX_FRAME, LENGTH_SIZE, FrameReader, frame_burst
 from .transport import MAX_BURST, RECEIVE_SIZE
-
-if TYPE_CHECKING:
-    from ..stats import TransportStats
 
 __all__ = ["StreamTransport"]
 
@@ -143,8 +140,6 @@ class StreamTransport:
 
     def stats(self) -> TransportStats:
         """Counters so far."""
-        from ..stats import TransportStats
-
         return TransportStats(
             packets_in=self.packets_in,
             packets_out=self.packets_out,

@@ -21,16 +21,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING
 
 import trio
 
 from ..errors import DropReason
 from ..items import Burst
+from ..stats import TransportStats
 from .transport import MAX_BURST, RECEIVE_SIZE
-
-if TYPE_CHECKING:
-    from ..stats import TransportStats
 
 __all__ = ["UDPTransport", "segmentation", "train_end"]
 
@@ -265,8 +262,6 @@ class UDPTransport:
 
     def stats(self) -> TransportStats:
         """Counters so far."""
-        from ..stats import TransportStats
-
         return TransportStats(
             packets_in=self.packets_in,
             packets_out=self.packets_out,

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import DropReason, ProtocolError
 from ..events import SessionState
@@ -43,12 +43,10 @@ from ..packet.codec import (
 )
 from ..packet.ids import KeyID, PacketID, RandomBytes, Role, SessionID
 from ..packet.opcodes import DATA_OPCODES, KEY_ID_MASK, OPCODE_SHIFT, Opcode
+from ..tracing import Direction, PacketTraced, Tracer
 from .control_wrap import ControlWrap
 from .early_negotiation import EarlyFlag, parse_early_untrusted, serialize_early
 from .wrapping import Opened
-
-if TYPE_CHECKING:
-    from ..tracing import Direction, Tracer
 
 __all__ = ["MAX_CONTROL_DATAGRAM", "Demuxed", "PacketMuxer"]
 
@@ -287,8 +285,6 @@ class PacketMuxer:
             self._resend_key = EarlyFlag.RESEND_WKC in flags
 
     def _trace(self, direction: Direction, packet: SequencedPacket, size: int, now: float) -> None:
-        from ..tracing import PacketTraced
-
         assert self._tracer is not None
         self._tracer.trace(
             PacketTraced(
@@ -308,8 +304,6 @@ class PacketMuxer:
 
     def _trace_drop(self, datagram: bytes, packet: ControlPacket | None, reason: DropReason, now: float) -> None:
         """A record of what was dropped, with as much of it as could be read."""
-        from ..tracing import PacketTraced
-
         assert self._tracer is not None
         opcode, key_id = read_first_byte(datagram)
         self._tracer.trace(

@@ -23,18 +23,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..errors import DropReason, ProtocolError
 from ..events import SessionState
 from ..items import ExpectKey, OpenKey, RetireKey, Segment, SequencedPacket
 from ..packet.ids import KeyID, Role
+from ..tracing import PacketTraced, Tracer
 from .acks import ACKS_IN_ACK
 from .conversation import ACK_HOLD, Conversation, ConversationSettings, check_packet_untrusted
 from .roundtrip import RoundTrip
-
-if TYPE_CHECKING:
-    from ..tracing import Tracer
 
 __all__ = ["MAX_CONVERSATIONS", "MAX_QUEUED", "ReliableTransport"]
 
@@ -137,8 +134,6 @@ class ReliableTransport:
         return packet.key_id == self._expected
 
     def _trace_drop(self, tracer: Tracer, packet: SequencedPacket, reason: DropReason, now: float) -> None:
-        from ..tracing import PacketTraced
-
         tracer.trace(
             PacketTraced(
                 time=now,

@@ -23,7 +23,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ..config.model import TunnelConfig
 from ..errors import ConnectError, DropReason, HandshakeTimeout, MiniVPNError, Stage, TunnelClosed
@@ -38,6 +37,7 @@ from ..events import (
 from ..items import ExpectKey, OpenKey, RenegotiationKey, RetireKey, TLSBytes
 from ..packet.ids import KeyID, RandomBytes, Role, SessionID, next_key_id
 from ..packet.opcodes import Opcode
+from ..tracing import StateTraced, Tracer
 from .hangs import explain_hang
 from .keymethod2 import KeyMethod2, encode
 from .keys import DYNAMIC_TLS_CRYPT_LABEL, KEY2_SIZE, KeySource
@@ -46,9 +46,6 @@ from .messages import encode_message
 from .openssl import TLSContext
 from .outbox import Outbox
 from .peer_renewals import PeerRenewals
-
-if TYPE_CHECKING:
-    from ..tracing import Tracer
 
 __all__ = ["SessionMachine"]
 
@@ -394,7 +391,5 @@ class SessionMachine(Outbox, ABC):
     def _set_state(self, state: SessionState, now: float) -> None:
         self.state = state
         if self._tracer is not None:
-            from ..tracing import StateTraced
-
             self._tracer.trace(StateTraced(time=now, stage=state))
 

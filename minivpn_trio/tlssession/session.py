@@ -13,7 +13,7 @@ keys, since the options of the first PUSH_REPLY go on to hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ..challenge import Challenge, ChallengeKind
 from ..config.model import Credentials, TunnelConfig
@@ -23,6 +23,7 @@ from ..events import AuthPending, Challenged, ResetDone, ResetSent, ServerMessag
 from ..items import TunnelUp
 from ..packet.ids import RandomBytes, Role, SessionID
 from ..packet.opcodes import Opcode
+from ..tracing import Tracer
 from .keymethod2 import KeyMethod2, new_source
 from .keystate import KeyState
 from .login import Login
@@ -45,9 +46,6 @@ from .negotiation import Negotiation
 from .openssl import TLSContext
 from .peer_info import SSO_METHODS, peer_info
 from .second_factor import SecondFactor
-
-if TYPE_CHECKING:
-    from ..tracing import Tracer
 
 __all__ = ["TlsSession"]
 

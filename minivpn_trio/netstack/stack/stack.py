@@ -5,16 +5,13 @@ from __future__ import annotations
 import errno
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING
 
 from ...config.tunnel_info import TunnelInfo
+from ...stats import NetstackStats
 from ..icmp import IcmpEndpoint
 from ..tcp.network import os_error
 from ..udp import UdpEndpoint
 from .input import Input
-
-if TYPE_CHECKING:
-    from ...stats import NetstackStats
 
 __all__ = ["Stack"]
 
@@ -148,8 +145,6 @@ class Stack(Input):
 
     def stats(self) -> NetstackStats:
         """A snapshot of the counters."""
-        from ...stats import NetstackStats
-
         senders = [connection.sender for connection in self._connections.values()]
         return NetstackStats(
             packets_in=self._packets_in,
