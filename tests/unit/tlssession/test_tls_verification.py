@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from tlssession_pair import client_config, server_config
 from tlssession_pki import (
     CA,
@@ -426,6 +426,19 @@ def test_a_handshake_without_end() -> None:
     with pytest.raises(ConnectError, match="never ends"):
         for _ in range(MAX_HANDSHAKE // 1000 + 1):
             engine.feed(b"\x16\x03\x03\x3f\xff" + bytes(995))
+
+
+def test_a_context_that_other_revocations_made_anew_is_told_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(crypto.X509Store, "set_time", lambda store, time: told.append(time))
+    context = TLSContext(client_config(), Role.CLIENT)
+    context.open(UNIX_TIME)
+    assert len(told) == 1
+    changes = iter([True, False])
+    monkeypatch.setattr(context.revocations, "refresh", lambda: next(changes))
+    context.open(None)
+    context.open(UNIX_TIME)
+    assert len(told) == 2
 
 
 def test_the_first_session_has_the_context_that_proved_it_good(monkeypatch: pytest.MonkeyPatch) -> None:
