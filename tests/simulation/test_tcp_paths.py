@@ -215,36 +215,53 @@ def test_an_outage_on_a_path_that_takes_less_leaves_it_as_it_was() -> None:
     assert ours.path_mss == found
 
 
+def test_a_guess_does_not_become_a_fact_by_a_second_outage() -> None:
+    """What the first one left was never proven, so that it passes after the second one proves nothing of what is
+    larger."""
+    world = World(mtu=1400)
+    ours, theirs = world.connect()
+    up = Transfer(world, ours, theirs, DATA, finish=False)
+    for _ in range(30):
+        up.pump()
+        world.step()
+    # It spares the first retransmission of the smaller size.
+    swallow(world.links["a"], 1300)
+    world.run(lambda: up.pump() or world.a.mss_to(B4) == 1220, 5)
+    world.links["a"].filter = lambda packet: False
+    world.run(lambda: up.pump() or ours.path_mss == 1024, 10)
+    world.links["a"].filter = None
+    world.run(lambda: up.pump() or ours.path_mss > 1024, 10)
+    assert ours.path_mss == 1360
+    assert world.a.mss_to(B4) == 1360
+
+
 @pytest.mark.parametrize(("congestion", "loss"), [("cubic", 0.1), ("bbr", 0.05), ("bbr", 0.1)])
 def test_plain_loss_is_no_black_hole(congestion: str, loss: float) -> None:
-    """With a tenth lost each way it happens that all three probes of a full segment are lost, which is taken for proof
-    for ten minutes; to few, and for no longer."""
-    tried, pinned = 0, 0
-    for seed in range(12):
+    """Whatever was tried against the losses, the next connection finds out with its first data that it was not size."""
+    tried = 0
+    for seed in range(24):
         settings = TcpSettings(congestion=congestion)
         world = World(seed=seed, settings_a=settings, up=Link(loss=loss), down=Link(loss=loss))
-        ours, theirs = world.connect()
         sizes = {1360}
-        up = Transfer(world, ours, theirs, DATA[:1_000_000])
+        for port in (80, 81):
+            ours, theirs = world.connect(port=port)
+            up = Transfer(world, ours, theirs, DATA[:1_000_000])
 
-        def pump(up: Transfer = up, ours: TcpConnection = ours, sizes: set[int] = sizes) -> bool:
-            sizes.add(ours.path_mss)
-            return up.pump()
+            def pump(up: Transfer = up, ours: TcpConnection = ours, sizes: set[int] = sizes) -> bool:
+                sizes.add(ours.path_mss)
+                return up.pump()
 
-        world.run(pump)
+            world.run(pump)
         tried += len(sizes) > 1
-        ours, theirs = world.connect(port=81)
-        world.run(Transfer(world, ours, theirs, DATA[:300_000]).pump)
-        pinned += ours.path_mss != 1360
-        world.idle(610)
         world.links["a"].loss = world.links["b"].loss = 0
+        # What the others have still to say.
+        world.idle(20)
         ours, theirs = world.connect(port=82)
         world.run(Transfer(world, ours, theirs, DATA[:300_000]).pump)
         assert ours.path_mss == 1360, seed
         assert world.a.mss_to(B4) == 1360, seed
-    assert pinned <= (4 if loss == 0.1 else 0)
-    # Losses do not slow BBR down, so that it never has reason to try in these.
-    assert tried or congestion == "bbr", "nothing was tried"
+    # Losses of a twentieth do not slow BBR down, so that it hardly has reason to try.
+    assert tried or loss < 0.1, "nothing was tried"
 
 
 def test_without_sack_a_path_is_searched_too() -> None:
