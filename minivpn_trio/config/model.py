@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..errors import ConfigError
+from ..packet.replay import DEFAULT_REPLAY_TIME, DEFAULT_REPLAY_WINDOW
 from .credentials import Credentials
 from .proxy import Obfs4Bridge, Proxy, Scramble, SocksProxy
 
@@ -163,8 +164,9 @@ class TunnelConfig:
     mssfix_mtu: bool = False
     #: ``mssfix`` is the size of the inner IP packet, whatever surrounds it.
     mssfix_fixed: bool = False
-    replay_window: int = 64
-    replay_time: float = 15.0
+    #: Packets, and seconds, by which one may be late.
+    replay_window: int = DEFAULT_REPLAY_WINDOW
+    replay_time: float = DEFAULT_REPLAY_TIME
 
     # timers
     tls_timeout: float = 2.0

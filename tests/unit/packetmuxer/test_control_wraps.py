@@ -21,7 +21,7 @@ from minivpn_trio.config.model import ControlWrapKind, Remote, TunnelConfig
 from minivpn_trio.errors import ConfigError, DropReason, ProtocolError
 from minivpn_trio.packet.ids import Role
 from minivpn_trio.packet.opcodes import Opcode
-from minivpn_trio.packet.replay import ReplayWindow
+from minivpn_trio.packet.replay import DEFAULT_REPLAY_WINDOW, ReplayWindow
 from minivpn_trio.packetmuxer.control_wrap import (
     ControlWrap,
     NoWrap,
@@ -178,7 +178,7 @@ def test_a_forgery_does_not_move_the_replay_window() -> None:
 @pytest.mark.parametrize("pair", [PAIRS["tls-auth SHA1 1"], PAIRS["tls-crypt up"]])
 def test_reordering_is_fine_within_window_and_time(pair: Callable[[], tuple[ControlWrap, ControlWrap]]) -> None:
     sender, receiver = pair()
-    datagrams = [sender.wrap(HEAD, BODY, 0.0) for _ in range(70)]
+    datagrams = [sender.wrap(HEAD, BODY, 0.0) for _ in range(DEFAULT_REPLAY_WINDOW + 6)]
     for datagram in reversed(datagrams[6:]):
         assert receiver.unwrap_untrusted(datagram, 0.0) == (HEAD, BODY)
     for datagram in datagrams:
