@@ -164,7 +164,7 @@ class TunnelConfig:
     mssfix_mtu: bool = False
     #: ``mssfix`` is the size of the inner IP packet, whatever surrounds it.
     mssfix_fixed: bool = False
-    #: Packets, and seconds, by which one may be late.
+    #: How late a packet may be, in packets and in seconds.
     replay_window: int = DEFAULT_REPLAY_WINDOW
     replay_time: float = DEFAULT_REPLAY_TIME
 

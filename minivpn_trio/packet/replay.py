@@ -25,7 +25,7 @@ __all__ = ["DEFAULT_REPLAY_TIME", "DEFAULT_REPLAY_WINDOW", "ReplayWindow"]
 
 #: Ids. The reference's 64 (packet_id.h, DEFAULT_SEQ_BACKTRACK) are less than arrives in 5 ms at 150 Mbit/s: where a
 #: path reorders by that much, what is late would be thrown away as if it were a replay. A window refuses every replay,
-#: whatever its size; a large one costs some bytes for each key.
+#: whatever its size; this one takes 256 bytes for each key, or twice that.
 DEFAULT_REPLAY_WINDOW = 2048
 #: Seconds (reference: packet_id.h, DEFAULT_TIME_BACKTRACK).
 DEFAULT_REPLAY_TIME = 15.0

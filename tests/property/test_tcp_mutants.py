@@ -1,7 +1,7 @@
 """TCP's tests can fail: each of these defects, planted one at a time, is found.
 
 A defect is a replacement in the source of one method. Those of ``MACHINE`` must be found by the state machine of
-test_tcp_machine.py, those of ``SCENARIOS`` by the dialogues of tests/unit/netstack; many are errors that real stacks
+test_tcp_machine.py, those of ``SCENARIOS`` by the dialogues of tests/unit/netstack and some of tests/simulation; many are errors that real stacks
 had (netstack issues of gVisor, smoltcp, lwIP and PyTCP).
 """
 
@@ -29,6 +29,7 @@ import test_tcp_listeners
 import test_tcp_memory
 import test_tcp_overtaken
 import test_tcp_path_mtu
+import test_tcp_paths
 import test_tcp_recovery
 import test_tcp_scenarios
 import test_tcp_without_sack
@@ -421,7 +422,11 @@ SCENARIOS: dict[str, Defect] = {
     ),
     "whole segments are as long as the link takes": (AckSchedule.decide, "2 * min(mss, self._whole)", "2 * mss"),
     "whole segments are short": (AckSchedule.received, "self._whole = segment", "pass"),
-    "a burst after a loss is told once": (AckSchedule.arriving, "stops.append(position)", "pass"),
+    "a burst after a loss is told once": (
+        AckSchedule.arriving,
+        "self._stop_before, self._stop = self._stop, position",
+        "pass",
+    ),
     "a loss is never forgotten": (AckSchedule.lossy, "position + _CAREFUL", "1 << 62"),
     "an odd segment counts for ever": (AckSchedule.carried, "self._odd = False", "pass"),
     "what data said is said again": (TcpConnection._send_segments, "self._acks.carried()", "pass"),
@@ -442,8 +447,8 @@ SCENARIOS: dict[str, Defect] = {
     ),
     "earlier acknowledgements that do not tell of a hole": (
         TcpConnection._send_ack,
-        "if not receiver.has_holes and ",
-        "if ",
+        "not receiver.has_holes and ",
+        "",
     ),
     "unread data closed in silence": (TcpConnection.close, "elif unread:", "elif False:"),
     "the newest block is not the first": (
@@ -466,6 +471,16 @@ SCENARIOS: dict[str, Defect] = {
         TcpConnection._learn_path,
         "self._network.learn_mss(self, self.path_mss, sure=False)",
         "self._network.learn_mss(self, self.path_mss, sure=True)",
+    ),
+    "what a guess was before is a fact": (
+        TcpConnection._suspect_black_hole,
+        "if not self._path_untested and not self._path_doubt:",
+        "if not self._path_untested:",
+    ),
+    "what others doubt is no fact": (
+        TcpConnection._suspect_black_hole,
+        "and not self._path_doubt:",
+        "and not self._network.path_doubt(self):",
     ),
     "one lost probe proves it": (
         TcpConnection._refuse_probe,
@@ -578,6 +593,7 @@ MODULES = (
     test_tcp_scenarios,
     test_tcp_memory,
     test_tcp_path_mtu,
+    test_tcp_paths,
 )
 
 

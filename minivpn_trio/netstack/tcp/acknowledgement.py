@@ -31,8 +31,10 @@ _WHOLE = 536
 _DUPLICATES, _COMPRESSED = 3, 44
 #: For so long, seconds, where that is little beside the round trip: a twentieth of it or less.
 _COMPRESSION, _COMPRESSION_SHARE = 0.001, 20
-#: For so many bytes after a loss, segments of Ethernet's size, so many acknowledgements of a burst before its last one.
-_CAREFUL, _STOPS = 128 * 1400, 1
+#: For so many bytes after a loss, segments of Ethernet's size, there is one before a burst's last one.
+_CAREFUL = 128 * 1400
+#: No position.
+_NOWHERE = -1
 
 
 class AckSchedule:
@@ -47,7 +49,8 @@ class AckSchedule:
         "_hole",
         "_odd",
         "_quick",
-        "_stops",
+        "_stop",
+        "_stop_before",
         "_told",
         "_unacked",
         "_whole",
@@ -66,9 +69,9 @@ class AckSchedule:
         self.early: int = 0
         #: What was acknowledged last (RFC 7323, Last.ACK.sent).
         self.last: Position = 0
-        #: Where, before that, what has arrived in order should be acknowledged, too; up to where there are such;
-        #: whether a segment came since the last one.
-        self._stops: list[Position] = []
+        #: The last two places where what has arrived in order would have been acknowledged if it had come segment by
+        #: segment; up to where there are such; whether a segment came since the last one.
+        self._stop = self._stop_before = _NOWHERE
         self._careful: Position = 0
         self._odd = False
         #: The largest segment seen, which is what the peer sends where it can; bytes that are not acknowledged.
@@ -96,25 +99,22 @@ class AckSchedule:
         """Segments of these ``sizes`` that begin at ``position`` arrived in order."""
         if position >= self._careful:
             return
-        odd, stops = self._odd, self._stops
         for size in sizes:
             position += size
-            if odd:
-                stops.append(position)
-            odd = not odd
-        self._odd = odd
-        # One of them may be the end.
-        del stops[: -_STOPS - 1]
+            if self._odd:
+                self._stop_before, self._stop = self._stop, position
+            self._odd = not self._odd
 
-    def stops(self, position: Position) -> list[Position]:
-        """Where what has arrived should be acknowledged before it is up to ``position``; at most one place."""
-        return [stop for stop in self._stops if stop < position][-_STOPS:]
+    def stop(self, position: Position) -> Position | None:
+        """Where what has arrived should be acknowledged before it is up to ``position``; None: nowhere."""
+        # The last place may be the end.
+        stop = self._stop if self._stop < position else self._stop_before
+        return None if stop == _NOWHERE else stop
 
     def carried(self) -> None:
         """Data says how far everything has arrived, or an acknowledgement does."""
         self._odd = False
-        if self._stops:
-            self._stops = []
+        self._stop = self._stop_before = _NOWHERE
 
     def behind_hole(self, hole: Position, rtt: float, now: float) -> None:
         """Something arrived behind the ``hole``; ``rtt`` (seconds) 0.0: not known."""

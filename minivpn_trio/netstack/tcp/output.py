@@ -102,11 +102,11 @@ class Output(ControlBlock):
         tsval, tsecr = self._tsval(now), self._ts_recent
         emit = self._network.emit
         # Not where they would take the place of the last one.
-        if not receiver.has_holes and self._network.has_room(credit=False):
-            for stop in self._acks.stops(receiver.nxt):
-                # The right edge of the window stays where it was said to be.
-                field = min(max(receiver.edge - stop, 0) >> receiver.scale, 0xFFFF)
-                emit(builder.build(seq, stop & MASK, ACK, field, tsval, tsecr))
+        stop = self._acks.stop(receiver.nxt)
+        if stop is not None and not receiver.has_holes and self._network.has_room(credit=False):
+            # The right edge of the window stays where it was said to be.
+            field = min(max(receiver.edge - stop, 0) >> receiver.scale, 0xFFFF)
+            emit(builder.build(seq, stop & MASK, ACK, field, tsval, tsecr))
         if self.sender.sack:
             for blocks in receiver.take_sack_blocks(SACK_ROOM if self._timestamps else SACK_ROOM + 1):
                 option = sack_option(tuple((left & MASK, right & MASK) for left, right in blocks)) if blocks else b""

@@ -76,11 +76,11 @@ class Path(Handshake):
         for mss in self._settings.black_hole_mss:
             if mss < min(self.path_mss, self._mss_limit):
                 former, hint, refused = self.path_mss, self._path_hint, self._path_refused
-                if not self._path_untested:
-                    # If it was an outage, what passed before it does so after it; but what was a guess stays one.
+                if not self._path_untested and not self._path_doubt:
+                    # If it was an outage, what passed before it does so after it. What was a guess of ours stays one,
+                    # with the hint that it began with.
                     link = self._network.link_mss(self)
-                    known = former < link and not self._network.path_doubt(self)
-                    hint, refused = (former, link) if known else (0, 0)
+                    hint, refused = (former, link) if former < link else (0, 0)
                 self._shrink(mss, now)
                 self._path_untested = True
                 self._path_hint, self._path_refused = hint, refused

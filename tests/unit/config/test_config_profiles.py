@@ -737,6 +737,15 @@ def test_including_is_refused() -> None:
     assert complaints("config plain.ovpn\n")[0][:2] == (LINE, "config")
 
 
+@pytest.mark.parametrize(
+    ("directive", "window", "seconds"),
+    [("", 2048, 15), ("replay-window 0", 0, 15), ("replay-window 64", 64, 15), ("replay-window 64 0", 64, 0)],
+)
+def test_the_window_against_replays(directive: str, window: int, seconds: float) -> None:
+    config = config_of(f"{directive}\n")
+    assert (config.replay_window, config.replay_time) == (window, seconds)
+
+
 # -- the rest --------------------------------------------------------------------------------
 
 

@@ -255,6 +255,14 @@ def test_tls_crypt_from_a_configuration() -> None:
     assert client.unwrap_untrusted(server.wrap(HEAD, BODY, 0.0), 0.0) == (HEAD, BODY)
 
 
+def test_where_nothing_is_configured_it_is_wide() -> None:
+    client, server = (make(config("tls-crypt"), role) for role in (Role.CLIENT, Role.SERVER))
+    late, *others = [client.wrap(HEAD, BODY, 0.0) for _ in range(2048)]
+    server.unwrap_untrusted(others[-1], 0.0)
+    assert server.unwrap_untrusted(late, 0.0) == (HEAD, BODY)
+    assert refusal(server, late) is DropReason.REPLAY
+
+
 def test_the_configured_window_is_used() -> None:
     client = make(config("tls-crypt"), Role.CLIENT)
     server = make(config("tls-crypt", replay_window=2), Role.SERVER)
