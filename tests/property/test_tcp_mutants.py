@@ -1,8 +1,8 @@
 """TCP's tests can fail: each of these defects, planted one at a time, is found.
 
 A defect is a replacement in the source of one method. Those of ``MACHINE`` must be found by the state machine of
-test_tcp_machine.py, those of ``SCENARIOS`` by the dialogues of tests/unit/netstack and some of tests/simulation; many are errors that real stacks
-had (netstack issues of gVisor, smoltcp, lwIP and PyTCP).
+test_tcp_machine.py, those of ``SCENARIOS`` by the dialogues of tests/unit/netstack and some of tests/simulation; many
+are errors that real stacks had (netstack issues of gVisor, smoltcp, lwIP and PyTCP).
 """
 
 from __future__ import annotations
