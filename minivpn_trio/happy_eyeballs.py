@@ -45,12 +45,27 @@ async def connect_first(find: Find, open_socket: OpenSocket, *, both_families: C
 
     found = await find(RESOLUTION_DELAY)
     complete = not both_families() or len({family for family, *_ in found}) == 2
+    if complete and len(found) == 1:
+        # Nothing to race with, and no tasks for it.
+        return await _connect_only(found[0], open_socket)
     socket = await _race(found, open_socket, failures, None if complete else find_late)
     if socket is not None:
         return socket
     for earlier in failures[:-1]:
         failures[-1].add_note(f"tried before: {earlier}")
     raise failures[-1]
+
+
+async def _connect_only(target: AddressInfo, open_socket: OpenSocket) -> TunSocket:
+    """A socket that is connected to ``target``. Raises OSError."""
+    family, kind, proto, _, address = target
+    socket = open_socket(family, kind, proto)
+    try:
+        await socket.connect(address)
+    except BaseException:
+        socket.close()
+        raise
+    return socket
 
 
 async def _race(

@@ -23,7 +23,7 @@ from two_stacks import FAR, FAR6, NEAR, Host, make_host, start
 
 from minivpn_trio.config.tunnel_info import TunnelInfo
 from minivpn_trio.dialer import TunDialer
-from minivpn_trio.happy_eyeballs import taking_turns
+from minivpn_trio.happy_eyeballs import connect_first, taking_turns
 from minivpn_trio.netstack.resolver import AddressInfo
 from minivpn_trio.netstack.sockets import TunSocket
 from minivpn_trio.stats import DataStats, TunnelStats
@@ -179,6 +179,33 @@ async def test_an_answer_that_comes_too_late_changes_nothing(autojump_clock: Moc
             await dialer.open_tcp_stream("slow.example", 8)
         assert 0.5 < trio.current_time() - start < 1
         assert len(caught.value.__notes__) == 1
+
+
+async def test_a_single_address_needs_no_race(autojump_clock: MockClock) -> None:
+    """Where the tunnel has one family only: connected by the caller's own task, and nothing is left when that fails."""
+    async with dialling(LinkConditions(delay=0.05)) as (dialer, _, _):
+
+        async def connect(host: str, port: int) -> TunSocket:
+            async def find(patience: float) -> list[AddressInfo]:
+                return await dialer.getaddrinfo(host, port, type=stdlib.SOCK_STREAM)
+
+            return await connect_first(find, dialer.socket, both_families=lambda: False)
+
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect, "10.8.0.77", 7)
+            await trio.sleep(0.2)
+            assert trio.lowlevel.current_statistics().tasks_living == tasks + 1
+            assert dialer.stack.stats().tcp_connections == 1
+            nursery.cancel_scope.cancel()
+        assert dialer.stack.stats().tcp_connections == 0
+        with raises(errno.ECONNREFUSED) as caught:
+            await connect(FAR, 8)
+        assert not hasattr(caught.value, "__notes__")
+        with await connect(FAR, 7) as socket:
+            assert socket.getpeername()[:2] == (FAR, 7)
+        await trio.sleep(200)
+        assert dialer.stack.stats().tcp_connections == 0
 
 
 async def test_cancelled_on_the_way(autojump_clock: MockClock) -> None:
