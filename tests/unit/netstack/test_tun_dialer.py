@@ -191,11 +191,11 @@ async def test_a_single_address_needs_no_race(autojump_clock: MockClock) -> None
 
             return await connect_first(find, dialer.socket, both_families=lambda: False)
 
-        tasks = trio.lowlevel.current_statistics().tasks_living
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connect, "10.8.0.77", 7)
             await trio.sleep(0.2)
-            assert trio.lowlevel.current_statistics().tasks_living == tasks + 1
+            (task,) = nursery.child_tasks
+            assert not task.child_nurseries
             assert dialer.stack.stats().tcp_connections == 1
             nursery.cancel_scope.cancel()
         assert dialer.stack.stats().tcp_connections == 0
